@@ -102,9 +102,10 @@ def bring(
     record, arrays, floored = _evaluation(fit, target, predictions, printable(file.name))
     where = places.folder(results, fit.cell.backbone, dataset.spec.name, asked.name)
     path = places.evaluation_path(where, fit.key, record.key)
-    if store.evaluation(path, record.key, [], fit=fit.parts) and store.fit(
-        places.fit_path(where, fit.key), fit.key
-    ):
+    known = store.evaluation(path, record.key, [], fit=fit.parts)
+    # A packed record may have dropped the probabilities that the file brings again.
+    whole = known is not None and set(record.outputs) <= set(known.outputs)
+    if whole and store.fit(places.fit_path(where, fit.key), fit.key):
         return Done(path, record.top1, record.n, new=False, floored=floored)
     others = [
         other

@@ -175,8 +175,8 @@ class _Reader:
         if (wrong := np.flatnonzero(~((p >= 0) & (p <= 1 + SUM_WITHIN)))).size:
             k = int(wrong[0])
             raise self._bad(
-                f"{cells[k]} as the probability of {self._named(k)} is not from 0 to 1: write probabilities, "
-                "not logits or percent"
+                f"{_cut(cells[k])} as the probability of {self._named(k)} is not from 0 to 1: write "
+                "probabilities, not logits or percent"
             )
         if abs(p.sum() - 1) > SUM_WITHIN:
             raise self._bad(
@@ -211,7 +211,7 @@ class _Reader:
         """Raise BenchError if the file lacks test images."""
         missing = np.flatnonzero(self.seen == _NEVER)
         if missing.size:
-            names = few(shown(self.target.test.paths[i]) for i in missing[:4])
+            names = few(self.target.test.paths[i] for i in missing)
             raise BenchError(
                 f"{self.file}: {missing.size} of the {counted(len(self.seen), 'test image')} of "
                 f"{self.target.name} are missing, such as {names}: write a line for each"

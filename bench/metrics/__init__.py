@@ -8,11 +8,13 @@ into values per image for the intervals of bench.stats. docs/metrics.md defines 
 from bench.metrics.calibration import Reliability, reliability
 from bench.metrics.classes import Confusion, PerClass, confusions, per_class
 from bench.metrics.curves import risk_coverage
-from bench.metrics.outputs import Outputs
-from bench.metrics.registry import METRICS, Metric, metric, values
+from bench.metrics.outputs import TEMPERATURES, Outputs
+from bench.metrics.registry import METRICS, SCALING, Metric, metric, values
 
 __all__ = [
     "METRICS",
+    "SCALING",
+    "TEMPERATURES",
     "Confusion",
     "Metric",
     "Outputs",

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+# A fitted temperature is kept between these bounds. Protocol 24.6 keeps the logarithm of the scale within
+# [ln 1, ln 1000], which are these bounds for CLIP's scale of 100.
+TEMPERATURES = (0.1, 100.0)
 _PER_IMAGE = ("top1", "rank", "true_logp", "squares", "lse_t", "squares_t")
 
 

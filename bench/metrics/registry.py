@@ -105,7 +105,12 @@ _CAL: Binning = partial(calibration.bins, number=calibration.CAL_BINS, closed="l
 _SHARE = (0.0, 1.0)
 _ENDLESS = (0.0, float("inf"))
 _T = ("lse_t", "temperature")
-_AFTER = " Probabilities are those after temperature scaling; the temperature is fitted on validation images."
+# What a reader has to know of the temperature.
+SCALING = (
+    "The temperature is fitted on validation images. It is 1 for methods without validation images, such as "
+    "zero-shot."
+)
+_AFTER = f" Probabilities are those after temperature scaling. {SCALING}"
 
 
 def _calibration(name: str, title: str, heading: str, binning: Binning, said: str, after: bool) -> Metric:
@@ -172,7 +177,7 @@ _ALL = (
         "Brier score",
         "Brier",
         "",
-        3,
+        4,
         True,
         ("true_logp", "squares"),
         (0.0, 2.0),
@@ -184,7 +189,7 @@ _ALL = (
         "Brier score after temperature scaling",
         "Brier after T",
         "",
-        3,
+        4,
         True,
         ("true_logp", "squares_t", *_T),
         (0.0, 2.0),

@@ -18,9 +18,10 @@ from bench.names import canonical, nearest
 from bench.records import store
 from bench.records.types import EvaluationRecord
 from bench.report import measures
-from bench.report.accuracy import averages_of, lines, missing_notes, preset_notes, seeds_text, untold_notes
+from bench.report.accuracy import averages_of, lines, preset_notes, seeds_text
 from bench.report.command import command
 from bench.report.frame import short
+from bench.report.gaps import again, bound_notes, missing_notes, untold_notes
 from bench.report.marks import ONE_SEED, outcomes
 from bench.report.measures import ACCURACY, Untold
 from bench.report.select import Choice, for_tables, in_order
@@ -104,9 +105,9 @@ def table_ablation(
         f"'change' is the difference{_in(metric)} from the row marked 'start'.",
         *_plain_values(kept),
     ]
-    table.notes += [*_change_notes(kept), *_unpaired_notes(kept, metric)]
+    table.notes += [*_change_notes(kept), *_unpaired_notes(kept, metric, choice)]
     table.notes += [*preset_notes(own), *missing_notes(table, columns, partial)]
-    table.notes += untold_notes(table, columns, choice)
+    table.notes += [*untold_notes(table, columns, choice), *bound_notes(table, columns, chosen)]
     table.notes += frame.attrs.get("notes", ())
     return table
 
@@ -186,14 +187,16 @@ def _in(metric: Metric) -> str:
     return f" in {measures.points(metric)}" if measures.points(metric) else ""
 
 
-def _unpaired_notes(rows: Sequence[Row], metric: Metric) -> list[str]:
+def _unpaired_notes(rows: Sequence[Row], metric: Metric, choice: Choice) -> list[str]:
     """Name the rows whose records give the metric as a number alone, so that their change is not known."""
-    cells = [(row.names[0], row.shots) for row in rows if row.entries[CHANGE].note == _ALONE]
-    if not cells:
+    alone = [row for row in rows if row.entries[CHANGE].note == _ALONE]
+    if not alone:
         return []
+    cells = cells_text((row.names[0], row.shots) for row in alone)
+    mends = again(choice, [row.imported for row in alone])
     return [
-        f"No change for {cells_text(cells)}: the records give the {metric.title} as a number, without the "
-        "values of single images, which pairs need. `bench run --fresh` makes them again with these."
+        f"No change for {cells}: the records give the {metric.title} as a number, without the values of "
+        f"single images, which pairs need. {mends}"
     ]
 
 

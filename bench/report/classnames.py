@@ -46,12 +46,17 @@ def of_rows(
     ``written``: the path of a user's own dataset by its name.
     """
     row = rows[rows["status"] == "ok"].iloc[0]
-    record = store.read(Path(row["path"]))
-    if not isinstance(record, EvaluationRecord):
-        raise BenchError(f"{row['path']}: this record was deleted meanwhile; load the results again")
     name, labels = str(row["target"]), outputs_of(row["path"]).labels
     path = (written or {}).get(name)
-    return of(name, record.parts.target, labels, written=path, data_root=data_root)
+    return of(name, digest_of(row["path"]), labels, written=path, data_root=data_root)
+
+
+def digest_of(path: str) -> str:
+    """Return the digest of the test set of the evaluation at ``path``. Raises BenchError if it is gone."""
+    record = store.read(Path(path))
+    if not isinstance(record, EvaluationRecord):
+        raise BenchError(f"{path}: this record was deleted meanwhile; load the results again")
+    return record.parts.target
 
 
 def of(

@@ -12,16 +12,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.metrics import Metric
+from bench.metrics import TEMPERATURES, Metric
 from bench.report import measures, moves, verdict
+from bench.report.gaps import at_bound
 from bench.report.measures import ACCURACY
 from bench.report.moves import MOST, Moves
 from bench.report.pairs import Averaged, Pair, numbers, pairs, sides
 from bench.report.render import PrintedTable
 from bench.report.select import Choice, for_tables, one_backbone
 from bench.report.table import AVERAGE, Row, Score
-from bench.report.verdict import DATASETS, DRAWS
-from bench.report.wording import p_text, shots_text
+from bench.report.verdict import DATASETS, DRAWS, Mends
+from bench.report.wording import cells_text, p_text, shots_text
 from bench.stats import (
     Interval,
     average_interval,
@@ -126,9 +127,10 @@ def compare(
     rows = sides(one_backbone(frame), (first, second), prompts, protocol)
     names = (first, second)
     shared, lost = pairs(rows[0], rows[1], shown)
+    mends = _mends(choice, rows, prompts, protocol)
     if not shared:
         drawn = numbers(rows[0], rows[1])
-        raise BenchError(verdict.nothing_in_common(names, rows, drawn, lost, choice.results, shown))
+        raise BenchError(verdict.nothing_in_common(names, rows, drawn, lost, mends, shown))
     by_shots: dict[int, list[Pair]] = {}
     for pair in shared:
         by_shots.setdefault(pair.shots, []).append(pair)
@@ -143,7 +145,8 @@ def compare(
     ]
     whole = _average(cells, over, shown)
     said = verdict.sentence(names, list(by_shots), cells, whole.interval, whole.resolves, over, shown)
-    columns = [first, second, DIFFERENCE, INTERVAL, P, MCNEMAR, *([WILCOXON] if ranks else []), RESOLVES]
+    tests = [P, *([MCNEMAR] if shown is ACCURACY else []), *([WILCOXON] if ranks else [])]
+    columns = [first, second, DIFFERENCE, INTERVAL, *tests, RESOLVES]
     table = PrintedTable(
         measures.titled(f"{first} against {second}", shown),
         columns,
@@ -157,10 +160,38 @@ def compare(
     paths = {pair.dataset: pair.paths[0][0] for pair in shared}
     moved = moves.moves(right, paths, classes, written, data_root)
     table.notes = [said, *moves.notes(names, moved)]
-    table.notes += [*verdict.notes(names, shared, cells, ranks, lost, over, beyond, shown), *notes]
+    table.notes += verdict.notes(names, shared, cells, ranks, lost, over, beyond, mends, shown)
+    table.notes += [*_at_bounds(names, shared, rows, shown), *notes]
     return Comparison(
         first, second, said, whole.interval, whole.p, whole.resolves, tuple(shared), table, moved
     )
+
+
+def _mends(choice: Choice, rows: Sequence[pd.DataFrame], prompts: str | None, protocol: str | None) -> Mends:
+    """Return what mends records of the two sides that do not keep what a metric needs."""
+    methods = tuple(str(side["method"].iloc[0]) for side in rows)
+    made = tuple(bool(side["imported"].all()) for side in rows)
+    asked = replace(choice, prompts=(prompts,) if prompts else (), protocol=protocol)
+    return Mends(asked, (methods[0], methods[1]), (made[0], made[1]))
+
+
+def _at_bounds(
+    names: Sequence[str], shared: Sequence[Pair], rows: Sequence[pd.DataFrame], metric: Metric
+) -> list[str]:
+    """Name the cells whose temperature validation could not fix, for a metric that uses it."""
+    if "temperature" not in metric.needs:
+        return []
+    values = {p: t for side in rows for p, t in zip(side["path"], side["temperature"], strict=True)}
+    notes = []
+    for bound in TEMPERATURES:
+        sides = [
+            (f"{name} on {pair.dataset}", pair.shots)
+            for i, name in enumerate(names)
+            for pair in shared
+            if any(values[path] == bound for path in pair.paths[i])
+        ]
+        notes += at_bound(bound, [cells_text(sides)] if sides else [])
+    return notes
 
 
 def _enough(by_shots: Mapping[int, Sequence[Pair]], cells: Sequence[Averaged]) -> None:
@@ -280,7 +311,7 @@ def _resolves(size: float | None, metric: Metric) -> Score:
         return Score()
     if size > measures.widest(metric):
         return Score(text=verdict.none(metric))
-    return Score(metric.scale * size, measures.text(metric, metric.scale * size))
+    return Score(metric.scale * size, measures.gap(metric, size).lstrip("+"))
 
 
 def _named(row: Row, first: str, second: str) -> Row:

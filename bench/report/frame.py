@@ -59,6 +59,7 @@ COLUMNS = (
     "also",
     "written",
     "temperature",
+    "imported",
     *(name for name in METRICS if name != "top5"),
     "per_class",
 )
@@ -82,11 +83,12 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
     can tell, and compares the metrics that loading does not (calibration errors, risks) with the images.
     ``temperature`` is that of the fit, NaN if none was recorded. ``per_class`` has the lists ``images``,
     ``right`` and ``predicted`` with a count for each class; it is None in older records. ``seconds`` is the
-    time of fitting and evaluating. ``values`` holds the inference-time values. ``variant`` holds the settings
-    that a user set away from the method's own, and the precision; it is empty for the plain method in single
-    precision. ``path`` is the file of the record. ``written`` is the time of writing (ISO, UTC).
-    ``label_prompts`` says whether labels chose the prompts. ``also`` lists the other prompt sets with the
-    same texts: only one of several sets with equal texts is recorded, and tables find it by every name.
+    time of fitting and evaluating, NaN for imported predictions. ``imported`` says whether predictions were
+    made elsewhere. ``values`` holds the inference-time values. ``variant`` holds the settings that a user set
+    away from the method's own, and the precision; it is empty for the plain method in single precision.
+    ``path`` is the file of the record. ``written`` is the time of writing (ISO, UTC). ``label_prompts`` says
+    whether labels chose the prompts. ``also`` lists the other prompt sets with the same texts: only one of
+    several sets with equal texts is recorded, and tables find it by every name.
 
     Each evaluation (``coordinates.EVALUATION``) has one row. Records that newer ones replace are left out:
     those of an older version of a method or of a method it builds on, of other weights under the same name,
@@ -223,6 +225,7 @@ def _row(
     fit, cell = fits.get(r.fit), r.cell
     key = fit.parts if fit else r.parts if isinstance(r, Failure) else None
     outcome: dict[str, Any]
+    imported = isinstance(r, EvaluationRecord) and bool(r.imported)
     if isinstance(r, EvaluationRecord):
         shares = {"top1": r.top1, "top5": _NAN if r.top5 is None else r.top5}
         told = {
@@ -250,7 +253,8 @@ def _row(
         "version": key.version if key else None,
         "steps": fit.budget.steps if fit else 0,
         "configurations": fit.budget.configurations if fit else 0,
-        "seconds": (fit.cost if fit else 0.0) + (r.seconds if isinstance(r, EvaluationRecord) else 0.0),
+        "seconds": _NAN if imported else _seconds(r, fit),
+        "imported": imported,
         "fit": r.fit,
         "key": r.key,
         "path": str(path),
@@ -263,6 +267,11 @@ def _row(
         "folder": r.provenance.folder,
         "made": current.made(r, fit, fits),
     }
+
+
+def _seconds(r: EvaluationRecord | Failure, fit: FitRecord | None) -> float:
+    fitting = fit.cost if fit else 0.0
+    return fitting + (r.seconds if isinstance(r, EvaluationRecord) else 0.0)
 
 
 @cache

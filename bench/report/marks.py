@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.metrics import Metric
 from bench.report import measures
+from bench.report.gaps import again
 from bench.report.measures import ACCURACY, Untold
+from bench.report.select import Choice
 from bench.report.table import Score, Table
 from bench.report.wording import cells_text, listed, shots_list
 from bench.stats import not_told_from_best
@@ -38,7 +40,7 @@ def outcomes(entry: Score, metric: Metric = ACCURACY) -> NDArray[Any]:
     return measures.outcomes(entry.paths, metric)
 
 
-def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
+def mark(table: Table, bold: bool = True, underline: bool = True, choice: Choice | None = None) -> Table:
     """Return the table with the best entry of each column and block marked, and those that are tied with it.
 
     Only numbers over the same seeds are compared. Of a block, the rows with its most common seeds are taken.
@@ -49,6 +51,7 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     if ``bench.stats.not_told_from_best`` cannot tell it from the best. Nothing is tied where methods drew a
     support set and have one seed, because one draw says nothing about others. A column has no marks if an
     entry of it is a number without the values of single images behind it, as packed records may have it.
+    ``choice``: what the table shows, for the command that mends this.
     """
     metric = table.metric or ACCURACY
     blocks: dict[tuple[object, ...], list[int]] = {}
@@ -60,7 +63,7 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     lost: dict[str, None] = {}
     once: dict[tuple[str, int], list[str]] = {}  # the columns with one seed, by backbone and shots
     told: set[tuple[str, int]] = set()  # where other columns have several seeds
-    bare: dict[str, dict[tuple[str, int], None]] = {}  # rows of numbers without images, by column
+    bare: dict[str, dict[int, None]] = {}  # rows of numbers without images, by column
     for (backbone, *_), positions in blocks.items():
         rivals, others = most_common({i: table.rows[i].seeds for i in positions})
         for i in others:
@@ -82,8 +85,7 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
                 else []
             )
             if alone:
-                rows_there = [(table.rows[i].names[0], table.rows[i].shots) for i in alone]
-                bare.setdefault(column, {}).update(dict.fromkeys(rows_there))
+                bare.setdefault(column, {}).update(dict.fromkeys(alone))
                 continue
             digits = metric.digits
             printed = {i: round(table.rows[i].entries[column].value or 0.0, digits) for i in compared}
@@ -119,7 +121,7 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
         notes.append(f"Neither bold nor underlined, because the other rows have other seeds: {who}.")
     notes += _once_notes(once, told, len({block[0] for block in blocks}) > 1)
     notes += [f"Nothing is underlined here: {reason}" for reason in lost]
-    notes += _bare_notes(bare, metric)
+    notes += _bare_notes(table, bare, choice or Choice())
     return replace(table, rows=marked, notes=[*table.notes, *notes], styles=[*table.styles, *notes])
 
 
@@ -194,17 +196,22 @@ def _bare(
     return False
 
 
-def _bare_notes(bare: Mapping[str, Mapping[tuple[str, int], None]], metric: Metric) -> list[str]:
+def _bare_notes(table: Table, bare: Mapping[str, Mapping[int, None]], choice: Choice) -> list[str]:
     """Say which columns have no marks, because of which rows."""
-    alike: dict[tuple[tuple[str, int], ...], list[str]] = {}
-    for column, cells in bare.items():
-        alike.setdefault(tuple(cells), []).append(column)
-    return [
-        f"No marks on {listed(columns, len(columns))}: the records of {cells_text(cells)} give the "
-        f"{metric.title} as a number, without the values of single images, which marks need. "
-        "`bench run --fresh` makes them again with these."
-        for cells, columns in alike.items()
-    ]
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for column, at in bare.items():
+        alike.setdefault(tuple(at), []).append(column)
+    title = (table.metric or ACCURACY).title
+    notes = []
+    for some, columns in alike.items():
+        rows = [table.rows[i] for i in some]
+        mends = again(choice, [row.imported for row in rows])
+        cells = cells_text(dict.fromkeys((row.names[0], row.shots) for row in rows))
+        notes.append(
+            f"No marks on {listed(columns, len(columns))}: the records of {cells} give the {title} as a "
+            f"number, without the values of single images, which marks need. {mends}"
+        )
+    return notes
 
 
 def _tied(

@@ -68,7 +68,8 @@ def mean_over_seeds(
     says of how many of both it is the mean. A failed seed, in these rows or in the fits of ``lost``, makes
     the entry an error and not a gap: there is no mean over survivors.
 
-    Seeds whose records cannot tell the metric count as missing, and ``untold`` of the entry names them.
+    Seeds whose records cannot tell the metric count as missing; ``untold`` and ``untold_seeds`` of the entry
+    name them.
     """
     made = sorted((o for o in rows if o.ok), key=lambda o: o.seed)
     bad = [o for o in (*rows, *lost) if not o.ok and o.seed not in {o.seed for o in made}]
@@ -77,14 +78,15 @@ def mean_over_seeds(
         return Score(text=FAILED, note="; ".join(sorted({o.error for o in bad})), failed=paths)
     good = [o for o in made if not np.isnan(o.value)]
     untold = tuple(o.path for o in made if np.isnan(o.value))
+    mute = tuple(int(o.seed) for o in made if np.isnan(o.value))
     if not good:
-        return Score(untold=untold)
+        return Score(untold=untold, untold_seeds=mute)
     there = tuple(int(o.seed) for o in good)
     value = float(np.mean([o.value for o in good]))
     whole = set(there) == set(seeds)
     text = f"{value:.{digits}f}{_share(len(there), len(seeds) + len(absent))}"
     paths = tuple(o.path for o in good)
-    return Score(value, text, partial=not whole, paths=paths, seeds=there, untold=untold)
+    return Score(value, text, partial=not whole, paths=paths, seeds=there, untold=untold, untold_seeds=mute)
 
 
 def average(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.metrics import METRICS, Metric, metric
+from bench.names import canonical
 from bench.records.outcomes import QUICK
 from bench.report.frame import stacked
 from bench.report.outputs import outputs_of, stacked_outputs
@@ -31,9 +32,12 @@ class Untold(BenchError):
 
 
 def chosen(name: str) -> Metric:
-    """Return the metric that ``--metric`` names. Raises BenchError for an unknown one, with the nearest."""
+    """Return the metric that ``--metric`` names, as in ``ece`` or ``Macro_F1``; ``accuracy`` is ``top1``.
+
+    Raises BenchError for an unknown name, with the nearest one.
+    """
     try:
-        return metric(name)
+        return ACCURACY if canonical(name) == "accuracy" else metric(canonical(name))
     except ValueError as error:
         raise BenchError(f"--metric {name}: {error}") from error
 
@@ -90,8 +94,8 @@ def text(shown: Metric, value: float) -> str:
 
 
 def gap(shown: Metric, value: float) -> str:
-    """Write a difference in natural units with its sign: ``+1.20`` points, ``-0.034`` nats."""
-    return f"{shown.scale * value:+.{shown.digits}f}"
+    """Write a difference in natural units with its sign: ``+1.20`` points, ``-0.0340`` nats."""
+    return f"{_rounded(shown, value):+.{_finer(shown)}f}"
 
 
 def span(shown: Metric, interval: Interval) -> str:
@@ -101,7 +105,18 @@ def span(shown: Metric, interval: Interval) -> str:
 
 def size(shown: Metric, value: float) -> str:
     """Write the size of a difference in natural units, with its unit: ``1.20 points``."""
-    return with_unit(shown, f"{shown.scale * abs(value):.{shown.digits}f}")
+    return with_unit(shown, f"{shown.scale * abs(value):.{_finer(shown)}f}")
+
+
+def _finer(shown: Metric) -> int:
+    """Return the decimals of differences: at least 4 for nats and scores, whose differences are small."""
+    return shown.digits if shown.unit == "%" else max(4, shown.digits)
+
+
+def _rounded(shown: Metric, value: float) -> float:
+    """Return a difference in the scale of tables; in nats or scores, one that would print as -0 is 0."""
+    scaled = shown.scale * value
+    return 0.0 if shown.unit != "%" and round(scaled, _finer(shown)) == 0 else scaled
 
 
 def points(shown: Metric) -> str:
@@ -138,8 +153,12 @@ def numbers_note(shown: Metric, seeds: str) -> str:
     """Say what the numbers of a table are. ``seeds``: over which seeds they are means."""
     if shown is ACCURACY:
         return f"The numbers are test accuracies in %, {seeds}."
-    unit = f" in {shown.unit}" if shown.unit else ""
-    return f"The numbers are the {shown.title}{unit} on the test images, {seeds}; {direction(shown)}."
+    return f"{of_metric(shown)} on the test images, {seeds}; {direction(shown)}."
+
+
+def of_metric(shown: Metric) -> str:
+    """Begin the sentence that says what numbers are: ``The numbers are in nats: the ...``."""
+    return f"The numbers are {f'in {shown.unit}: ' if shown.unit else ''}the {shown.title}"
 
 
 def conventions(shown: Metric) -> list[str]:

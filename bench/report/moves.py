@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.names import counted
-from bench.records import store
-from bench.records.types import EvaluationRecord
 from bench.report import classnames
 from bench.report.measures import ACCURACY, gap, span
 from bench.report.outputs import outputs_of
@@ -124,6 +122,5 @@ def _text(one: Moved) -> str:
 def _names(
     dataset: str, path: str, labels: NDArray[np.int64], written: str | None, data_root: Path | None
 ) -> classnames.ClassNames:
-    record = store.read(Path(path))
-    digest = record.parts.target if isinstance(record, EvaluationRecord) else ""
+    digest = classnames.digest_of(path)
     return classnames.of(dataset, digest, labels, written=written, data_root=data_root)

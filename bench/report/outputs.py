@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,15 @@ def outputs_of(path: str | Path) -> Outputs:
 
 
 def stacked_outputs(paths: Sequence[str | Path]) -> list[Outputs]:
-    """Return the outputs of these evaluations, one for each seed.
+    """Return the outputs of these evaluations, one for each seed, all over the same K classes.
 
     Raises BenchError as ``outputs_of`` does, and if the evaluations have different test sets.
     """
     every = [outputs_of(path) for path in paths]
     if any(not np.array_equal(one.labels, every[0].labels) for one in every[1:]):
         raise BenchError(f"{paths[0]}: other seeds were measured on another test set; run the cell again")
-    return every
+    K = max(one.K for one in every)  # what an older record has alone is the largest class that it saw
+    return [one if one.K == K else replace(one, K=K) for one in every]
 
 
 class _Kept:

@@ -5,7 +5,6 @@ Legend: S seeds, n test images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,8 @@ from bench.errors import BenchError
 from bench.metrics import Metric
 from bench.names import canonical, nearest
 from bench.report.frame import correct
-from bench.report.measures import ACCURACY, Untold, outcomes
+from bench.report.measures import ACCURACY, outcomes
+from bench.report.outputs import outputs_of
 from bench.report.select import called, require_one, usual_protocol
 
 
@@ -28,7 +28,8 @@ class Pair:
     ``seeds``: the seeds that both have. ``first`` and ``second`` are (S, n), or (1, n) for a method that
     draws no images. ``values``: those of the compared metric in the same shapes, natural units; for accuracy
     they are ``first`` and ``second``. ``alone``: the seeds that only the first method has, and those that
-    only the second has.
+    only the second has. ``mute``: the seeds left out because the records of the first, or of the second, do
+    not keep what the metric needs.
     """
 
     dataset: str
@@ -39,6 +40,7 @@ class Pair:
     second: NDArray[np.bool_]
     values: tuple[NDArray[Any], NDArray[Any]]
     alone: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    mute: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
     @property
     def one_draw(self) -> bool:
@@ -92,7 +94,8 @@ def sides(
     """Return the records of two methods named ``name``, ``name:key=value`` or ``name@prompts``.
 
     A method that has the default protocol is taken with it. If no prompt set is named, one that both have is
-    taken. Raises BenchError for names without records and if a choice is left open.
+    taken. ``prompts`` is not asked of imported methods, of whose prompts nothing is known. Raises BenchError
+    for names without records and if a choice is left open.
     """
     rows = [_side(frame, spec, prompts, protocol) for spec in specs]
     shared = set(rows[0]["prompts"]) & set(rows[1]["prompts"])
@@ -119,6 +122,8 @@ def _side(frame: pd.DataFrame, spec: str, prompts: str | None, protocol: str | N
         raise BenchError(f"{name} has no records with {variant or 'unchanged settings'}; there are: {listed}")
     rows = rows[rows["variant"] == chosen[0]]
     for column, value in (("prompts", own_prompts or prompts), ("protocol", protocol)):
+        if column == "prompts" and not own_prompts and rows["imported"].all():
+            continue
         if value:
             rows = called(rows, (value,)) if column == "prompts" else rows
             values = {canonical(v): v for v in rows[column].unique()}
@@ -145,7 +150,8 @@ def pairs(
     """List the cells in which two methods can be compared by a metric, and those in which they cannot.
 
     A method that draws no images is paired with every number of shots of the other. Otherwise both need the
-    number of shots, and the seeds that both have count.
+    number of shots, and the seeds that both have count. Of these, the ones whose records can tell the metric
+    are compared.
     """
     drawn = numbers(first, second)
     shared = sorted(set(drawn[0]) & set(drawn[1])) if all(drawn) else drawn[0] or drawn[1] or [0]
@@ -166,6 +172,17 @@ def pairs(
                 sets = (tuple(sorted(here[0])), tuple(sorted(here[1])))
                 lost.append(Lost(dataset, shots, sets, (failed[0], failed[1])))
                 continue
+            silent = [
+                tuple(s for s in (seeds if d else [0]) if not _tells(cell[s], metric))
+                for cell, d in zip(here, drawn, strict=True)
+            ]
+            telling = [s for s in seeds if all(s not in some for some in silent)]
+            if not telling or any(some and not d for some, d in zip(silent, drawn, strict=True)):
+                sets = (tuple(sorted(here[0])), tuple(sorted(here[1])))
+                lost.append(Lost(dataset, shots, sets, (False, False), (bool(silent[0]), bool(silent[1]))))
+                continue
+            alone = [tuple(sorted(set(cell) - set(seeds))) if all(drawn) else () for cell in here]
+            seeds = telling
             paths = [
                 tuple(cell[s] for s in (seeds if d else [0])) for cell, d in zip(here, drawn, strict=True)
             ]
@@ -174,13 +191,7 @@ def pairs(
                 raise BenchError(
                     f"{dataset}: the two were measured on different test images; run the older one again"
                 )
-            values = [_values(side, metric) for side in paths]
-            if values[0] is None or values[1] is None:
-                sets = (tuple(sorted(here[0])), tuple(sorted(here[1])))
-                untold = (values[0] is None, values[1] is None)
-                lost.append(Lost(dataset, shots, sets, (False, False), untold))
-                continue
-            alone = [tuple(sorted(set(cell) - set(seeds))) if all(drawn) else () for cell in here]
+            values = [outcomes(side, metric) for side in paths]
             complete.append(
                 Pair(
                     dataset=dataset,
@@ -191,14 +202,12 @@ def pairs(
                     second=right[1],
                     values=(values[0], values[1]),
                     alone=(alone[0], alone[1]),
+                    mute=(silent[0], silent[1]),
                 )
             )
     return complete, lost
 
 
-def _values(paths: Sequence[str], metric: Metric) -> NDArray[Any] | None:
-    """Return the values of a metric (S, n), or None if a record does not keep what it needs."""
-    try:
-        return outcomes(paths, metric)
-    except Untold:
-        return None
+def _tells(path: str, metric: Metric) -> bool:
+    """Return whether an evaluation keeps what a metric needs of every image."""
+    return not metric.needs or metric.can(outputs_of(path))

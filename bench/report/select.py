@@ -169,9 +169,16 @@ def _named(frame: pd.DataFrame, choice: Choice) -> pd.DataFrame:
 
 
 def _drawn(frame: pd.DataFrame, choice: Choice) -> pd.DataFrame:
-    """Return the rows with the numbers of shots and the prompt sets of a choice."""
-    frame = at_shots(frame, choice.shots)
-    return only(called(frame, choice.prompts), "prompts", choice.prompts)
+    """Return the rows with the numbers of shots and the prompt sets of a choice.
+
+    Imported rows pass every choice of prompt sets, because nothing is known of theirs.
+    """
+    rows = called(at_shots(frame, choice.shots), choice.prompts)
+    imported = rows["imported"].astype(bool)
+    if imported.all():
+        return rows
+    chosen = only(rows, "prompts", choice.prompts)
+    return rows[rows.index.isin(chosen.index) | imported]
 
 
 def usual_protocol(frame: pd.DataFrame) -> str | None:

@@ -25,7 +25,7 @@ class Score:
     ``partial``: the value is a mean over only some of the row's seeds or test sets, and its text says so.
     ``paths``: the records behind the value, one for each of ``seeds``. ``note``: a remark on this entry.
     ``failed``: the records of the failures because of which there is no value. ``untold``: records that
-    cannot tell the table's metric, because they do not keep what it needs.
+    cannot tell the table's metric, because they do not keep what it needs, one for each of ``untold_seeds``.
     """
 
     value: float | None = None
@@ -38,6 +38,7 @@ class Score:
     seeds: tuple[int, ...] = ()
     failed: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
+    untold_seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Row:
     ``heads``: the texts of the columns that name it; ``names``: the same for machine-readable forms. Rows of
     one ``block`` stand together and compete. ``oracle``: whether it is a test-oracle row, which is never
     best. ``seeds``: the seeds that it has anywhere; ``absent``: the seeds that only other rows with as many
-    shots have. ``key``: the coordinates that its records share (``coordinates.ROW``).
+    shots have. ``key``: the coordinates that its records share (``coordinates.ROW``). ``imported``: whether
+    its predictions were made elsewhere.
     """
 
     heads: tuple[str, ...]
@@ -60,6 +62,7 @@ class Row:
     seeds: tuple[int, ...] = ()
     absent: tuple[int, ...] = ()
     key: Mapping[str, Any] = field(default_factory=dict)
+    imported: bool = False
 
     @property
     def label(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -11,15 +12,42 @@ from bench.metrics import Metric
 from bench.names import counted
 from bench.report import measures
 from bench.report.command import command
+from bench.report.gaps import imported_note, mend_import
 from bench.report.measures import ACCURACY
 from bench.report.pairs import Averaged, Lost, Pair
-from bench.report.wording import cells_text, listed, seeds_list, shots_list
+from bench.report.select import Choice, run_command
+from bench.report.wording import cells_text, kept_of, listed, seeds_list, shots_list
 from bench.stats import Interval
 
 DRAWS, DATASETS = "draws", "datasets"  # what a comparison treats as a sample, as ``--over`` names it
 ENOUGH = 6  # datasets; with fewer, no two-sided signed-rank p can be below 0.05
 FOUND = "in at least 4 of 5 repetitions"  # the power of "resolves"
 MEND = "`bench run` with --seeds 1,2,3 mends that"
+
+
+@dataclass(frozen=True)
+class Mends:
+    """What mends records that do not keep what a metric needs.
+
+    ``choice``: what is compared, for commands. ``methods``: the names of the two methods, without settings.
+    ``imported``: which of the two were imported.
+    """
+
+    choice: Choice
+    methods: tuple[str, str]
+    imported: tuple[bool, bool]
+
+    def sentence(self, names: tuple[str, str], sides: Sequence[int], metric: Metric) -> str:
+        """Return the mend of the records of these sides (0, 1) in sentences."""
+        ran = tuple(dict.fromkeys(self.methods[i] for i in sides if not self.imported[i]))
+        came = [names[i] for i in sides if self.imported[i]]
+        said = []
+        if ran:
+            command_ = run_command(replace(self.choice, methods=ran), "--fresh")
+            said.append(f"`{command_}` makes the records of {' and '.join(ran)} again with it.")
+        if came:
+            said.append(f"{' and '.join(came)}: {mend_import(metric)}")
+        return " ".join(said)
 
 
 def none(metric: Metric) -> str:
@@ -90,6 +118,7 @@ def notes(
     lost: Sequence[Lost],
     over: str,
     beyond: bool,
+    mends: Mends,
     metric: Metric = ACCURACY,
 ) -> list[str]:
     """Write the lines below the table: what each column means, and what was left out.
@@ -97,15 +126,14 @@ def notes(
     ``ranks``: the Wilcoxon p-values by number of shots. ``beyond``: whether "resolves" is ``none`` in a row.
     """
     unit = f"in {measures.points(metric)}, " if measures.points(metric) else ""
-    mcnemar = "is the mid-p of McNemar's test for each seed on its own."
-    if metric is not ACCURACY:
-        mcnemar = "is left out: that test compares right and wrong answers alone."
+    # McNemar's test compares right and wrong answers, so it has no column beside another metric.
+    mcnemar = ["'McNemar' is the mid-p of McNemar's test for each seed on its own."]
     said = [
         *_on_metric(metric),
         f"Differences and 95 % intervals are {unit}paired by seed and image. {_covers(shared, over)}",
         *_on_averages(over),
         *_on_tests(shared, over, none(metric) if beyond else ""),
-        f"'McNemar' {mcnemar}",
+        *(mcnemar if metric is ACCURACY else []),
     ]
     if ranks:
         few = len({p.dataset for p in shared}) < ENOUGH
@@ -125,15 +153,16 @@ def notes(
             f"The first sentence leaves out {listed(dropped, len(dropped))}: "
             "no seed was run there at every number of shots."
         )
-    return [*said, *_without_partner(names, shared), *left_out(names, lost, metric)]
+    said += [*_without_partner(names, shared), *_mute(names, shared, mends, metric)]
+    said += left_out(names, lost, mends, metric)
+    return [*said, *imported_note([name for name, made in zip(names, mends.imported, strict=True) if made])]
 
 
 def _on_metric(metric: Metric) -> list[str]:
     """Say what numbers of another metric than accuracy are, and how it is defined."""
     if metric is ACCURACY:
         return []
-    unit = f" in {metric.unit}" if metric.unit else ""
-    said = f"The numbers are the {metric.title}{unit}; {measures.direction(metric)}."
+    said = f"{measures.of_metric(metric)}; {measures.direction(metric)}."
     return [" ".join([said, *measures.conventions(metric)])]
 
 
@@ -209,6 +238,24 @@ def _without_partner(names: tuple[str, str], shared: Sequence[Pair]) -> list[str
     ]
 
 
+def _mute(names: tuple[str, str], shared: Sequence[Pair], mends: Mends, metric: Metric) -> list[str]:
+    """Name the seeds that are left out because their records do not keep what the metric needs."""
+    cells: dict[tuple[int, tuple[int, ...], tuple[int, ...]], list[tuple[str, int]]] = {}
+    for pair in shared:
+        for side, seeds in enumerate(pair.mute):
+            if seeds:
+                every = tuple(sorted({*pair.seeds, *pair.mute[0], *pair.mute[1]}))
+                cells.setdefault((side, seeds, every), []).append((pair.dataset, pair.shots))
+    if not cells:
+        return []
+    said = [
+        f"{names[side]} on {cells_text(where)}: {kept_of(seeds, every)} what the {metric.title} needs"
+        for (side, seeds, every), where in sorted(cells.items())
+    ]
+    sides = sorted({side for side, _, _ in cells})
+    return [f"{'; '.join(said)}. {mends.sentence(names, sides, metric)}"]
+
+
 def _unbalanced(shared: Sequence[Pair]) -> bool:
     """Return whether datasets differ in their numbers of shots, or numbers of shots in their seeds."""
     shots = {name: {p.shots for p in shared if p.dataset == name} for name in {p.dataset for p in shared}}
@@ -216,23 +263,24 @@ def _unbalanced(shared: Sequence[Pair]) -> bool:
     return len(set(map(frozenset, shots.values()))) > 1 or (several and len({p.seeds for p in shared}) > 1)
 
 
-def left_out(names: tuple[str, str], lost: Sequence[Lost], metric: Metric = ACCURACY) -> list[str]:
+def left_out(
+    names: tuple[str, str], lost: Sequence[Lost], mends: Mends, metric: Metric = ACCURACY
+) -> list[str]:
     """Say which cells are not compared, and why; nothing if all are."""
     reasons: dict[str, list[tuple[str, int]]] = {}
     for one in lost:
         reasons.setdefault(_reason(names, one, metric), []).append((one.dataset, one.shots))
     if not reasons:
         return []
-    return [f"Left out: {'; '.join(f'{cells_text(cells)} ({why})' for why, cells in reasons.items())}."]
+    said = f"Left out: {'; '.join(f'{cells_text(cells)} ({why})' for why, cells in reasons.items())}."
+    sides = [side for side in (0, 1) if any(one.untold[side] for one in lost)]
+    return [f"{said} {mends.sentence(names, sides, metric)}" if sides else said]
 
 
 def _reason(names: tuple[str, str], lost: Lost, metric: Metric) -> str:
     if any(lost.untold):
         whose = [name for name, has in zip(names, lost.untold, strict=True) if has]
-        return (
-            f"records of {' and '.join(whose)} do not keep what the {metric.title} needs of every image; "
-            "`bench run --fresh` makes them again with it"
-        )
+        return f"records of {' and '.join(whose)} do not keep what the {metric.title} needs of every image"
     if lost.other_seeds:
         return f"no seed in common: {_own_seeds(names, lost)}"
     failed = [name for name, has in zip(names, lost.failed, strict=True) if has]
@@ -257,7 +305,7 @@ def nothing_in_common(
     sides: Sequence[pd.DataFrame],
     numbers: Sequence[Sequence[int]],
     lost: Sequence[Lost],
-    results: Sequence[str],
+    mends: Mends,
     metric: Metric = ACCURACY,
 ) -> str:
     """Say why no cell of two methods can be compared, and the mend."""
@@ -268,25 +316,25 @@ def nothing_in_common(
             f"{second} has {shots_list(numbers[1])}; run one of them with the --shots of the other"
         )
     if lost and all(any(one.untold) for one in lost):
-        whose = [names[i] for i in (0, 1) if any(one.untold[i] for one in lost)]
+        whose = [i for i in (0, 1) if any(one.untold[i] for one in lost)]
         return (
             f"{first} and {second} cannot be compared by the {metric.title}: the records of "
-            f"{' and '.join(whose)} do not keep what it needs of every image; `bench run --fresh` makes them "
-            "again with it, or choose another --metric"
+            f"{' and '.join(names[i] for i in whose)} do not keep what it needs of every image. "
+            f"{mends.sentence(names, whose, metric)} Or choose another --metric"
         )
     apart = next((one for one in lost if one.other_seeds), None)
     if apart is None:
         return (
             f"{first} and {second} have no complete cell in common; run the missing ones with `bench run`. "
-            f"{' '.join(left_out(names, lost, metric))}"
+            f"{' '.join(left_out(names, lost, mends, metric))}"
         )
     alike = [one for one in lost if one.other_seeds and one.seeds == apart.seeds]
     where = cells_text((one.dataset, one.shots) for one in alike)
     said = (
         f"{first} and {second} have no seed in common on {where}: {_own_seeds(names, apart)}; "
-        f"{_mend(names, sides, alike, results)}"
+        f"{_mend(names, sides, alike, mends.choice.results)}"
     )
-    return ". ".join([said, *left_out(names, [one for one in lost if one not in alike], metric)])
+    return ". ".join([said, *left_out(names, [one for one in lost if one not in alike], mends, metric)])
 
 
 def _mend(

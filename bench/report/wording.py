@@ -32,6 +32,13 @@ def seeds_list(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {listed([str(s) for s in seeds], len(seeds))}"
 
 
+def kept_of(mute: Sequence[int], every: Sequence[int]) -> str:
+    """Say which of all seeds keep something, without the ``mute`` ones: ``seed 1 of 1, 2 and 3 keeps``."""
+    kept = [s for s in every if s not in mute]
+    whole = listed([str(s) for s in every], len(every))
+    return f"{seeds_list(kept)} of {whole} {'keeps' if len(kept) == 1 else 'keep'}"
+
+
 def listed(names: Sequence[str], most: int = 6, noun: str = "methods") -> str:
     """Write names as ``a, b and c``; more than ``most`` are counted instead: ``26 methods``."""
     if len(names) > most:

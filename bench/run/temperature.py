@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bench.errors import short_of_memory
 from bench.interface import EVAL, Features, fit_values, scored_values
+from bench.metrics import TEMPERATURES
 from bench.plan import needs
 from bench.plan.cells import Planned, label
 from bench.plan.estimate import row_shape
@@ -26,10 +27,9 @@ from bench.run.session import Session
 from bench.train import slices, waves
 from bench.train.select import Case, Fitted
 
-# T is kept between these bounds. Protocol 24.6 keeps the logarithm of the scale within [ln 1, ln 1000], which
-# are these bounds for CLIP's scale of 100. A validation set that is classified without an error has no
-# optimum: the smaller T, the better. It gets the lower bound.
-LOWEST, HIGHEST = 0.1, 100.0
+# A validation set that is classified without an error has no optimum: the smaller T, the better. It gets the
+# lower bound.
+LOWEST, HIGHEST = TEMPERATURES
 RULE = 1  # the number of this rule, which records name; raise it with every change that moves T
 
 

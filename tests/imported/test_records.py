@@ -24,6 +24,7 @@ from bench.report.figures.plot import plot
 from bench.report.frame import load_results
 from bench.report.gate.cells import collect
 from bench.report.html import reproduce
+from bench.report.outputs import outputs_of
 from bench.report.survey import survey
 from bench.report.tables import table
 from tests.report import made
@@ -128,6 +129,28 @@ def test_other_predictions_count_before_packed_ones(importing: Bring, tmp_path: 
     assert load_results(tmp_path / "packed")["accuracy"].tolist() == [100 * done.top1]
     stale = survey(tmp_path / "packed", {}).findings
     assert [one.kind for one in stale] == ["stale"]
+
+
+def test_missing_images_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text(f"image,predicted\n{DIGITS.test.paths[0]},0\n")
+    n = len(LABELS)
+    with pytest.raises(BenchError, match=f"{n - 1} of the {n} test images .* such as .* and {n - 4} more: "):
+        bring(file, ASKED, tmp_path / "results", [], cache=tmp_path)
+
+
+def test_an_import_brings_back_the_probabilities_that_packing_dropped(
+    importing: Bring, tmp_path: Path
+) -> None:
+    p = np.random.default_rng(1).dirichlet(np.ones(10), len(LABELS)).round(6)
+    p /= p.sum(1, keepdims=True)
+    importing(p.argmax(1), p)
+    pack(tmp_path / "results", tmp_path / "packed")
+    (path,) = load_results(tmp_path / "packed")["path"]
+    assert not outputs_of(path).has(("logp",))
+    news = [bring(tmp_path / "mine.csv", ASKED, tmp_path / "packed", [], cache=tmp_path).new for _ in "12"]
+    (path,) = load_results(tmp_path / "packed")["path"]
+    assert news == [True, False] and outputs_of(path).has(("logp",))
 
 
 def test_the_gate_leaves_them_out_and_the_report_says_how_to_import(importing: Bring, tmp_path: Path) -> None:

@@ -71,11 +71,13 @@ def one(
     scaled: bool = True,
     alike: float = 0.0,
     probabilities: bool = True,
+    imported: str = "",
 ) -> Path:
     """A fit, and an evaluation that keeps its outputs; returns the evaluation's path.
 
     Logits are ``temperature`` times too large. ``scaled``: whether the fit has that temperature on record.
-    ``probabilities``: whether the evaluation keeps more than its predictions.
+    ``probabilities``: whether the evaluation keeps more than its predictions. ``imported``: the file from
+    which predictions came that were made elsewhere.
     """
     parts = key_of(where, dataset=digest(where["dataset"]))
     folder = places.folder(results, where["backbone"], where["dataset"], where["method"])
@@ -89,6 +91,7 @@ def one(
         title=TITLES.get(where["method"], where["method"]),
         seconds={"fit": 1.0},
         temperature=temperature if scaled else None,
+        imported=bool(imported),
     )
     store.write(places.fit_path(folder, fit.key), fit, clock)
     labels, z = logits(n, where["seed"], sharp, temperature, alike)
@@ -111,6 +114,7 @@ def one(
         predictions=store.write_predictions(path, kept),
         temperature=temperature if scaled and probabilities else None,
         per_class=PerClass(images=counts[0], right=counts[1], predicted=counts[2]),
+        imported=imported,
         outputs=[name for name in kept if name not in ("top1", "labels")],
     )
     store.write(path, evaluation, clock)

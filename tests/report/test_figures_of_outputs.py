@@ -37,7 +37,7 @@ def test_reliability_shows_bins_and_errors_before_and_after(results: Path) -> No
     every = outputs(results, "safe")
     for title, name in ((before, "ece"), (after, "ece-after")):
         error = 100 * np.mean([METRICS[name].value(one) for one in every])
-        assert title.endswith(f"ECE {error:.1f} %")
+        assert title.endswith(f"\nECE {error:.1f} %")
     assert "T = 2.00" in after and "T =" not in before
     for stage, is_after in (("before", False), ("after", True)):
         bins = drawn.points[drawn.points["series"] == stage]

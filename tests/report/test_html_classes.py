@@ -17,11 +17,13 @@ from bench.data import catalog
 from bench.data.dataset import Dataset
 from bench.errors import MissingData
 from bench.imported.records import Asked, bring
+from bench.metrics import METRICS, SCALING
 from bench.report.compact import pack
 from bench.report.frame import load_results
 from bench.report.html import gallery
 from bench.report.html.page import report
-from bench.report.outputs import outputs_of
+from bench.report.outputs import outputs_of, stacked_outputs
+from bench.stats import lowered, mean_interval
 from tests.imported.test_records import DIGITS, LABELS, write
 
 _ITEM = re.compile(
@@ -80,10 +82,14 @@ def test_the_part_says_which_fit_and_what_was_left_out(text: str) -> None:
 def test_calibration_stands_beside_accuracy(frame: pd.DataFrame, text: str) -> None:
     row = re.search(r'<tr><th scope="row">mine \(imported\)</th>((?:<td>[^<]*</td>)+)</tr>', text)
     assert row
-    accuracy, nll, ece, after = re.findall(r"<td>([^<]*)</td>", row[1])
+    accuracy, nll, ece, span, after, no_span = re.findall(r"<td>([^<]*)</td>", row[1])
     mean = frame[["accuracy", "nll", "ece"]].mean()
     assert [float(accuracy), float(nll), float(ece)] == pytest.approx(mean.tolist(), abs=0.006)
-    assert not re.search(r"\d", after), "no temperature is known"
+    assert not re.search(r"\d", after + no_span), "no temperature is known"
+    metric, kept = METRICS["ece"], stacked_outputs(frame.sort_values("seed")["path"].tolist())
+    interval = lowered(mean_interval(metric.per_image(kept)), metric.excess(kept))
+    assert span == f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+    assert metric.convention in text and SCALING in text
 
 
 def test_the_hardest_class_comes_first(frame: pd.DataFrame, text: str) -> None:
@@ -140,7 +146,9 @@ def test_a_page_has_a_bounded_number_of_pictures(frame: pd.DataFrame) -> None:
     some = gallery.Gallery(lambda name: DIGITS, left=gallery.EACH + 3)
     made = [some.mistakes("digits", DIGITS.digest, kept, str) for _ in range(3)]
     assert [one.count("<img") for one in made] == [gallery.EACH, 3, 0]
-    assert some.cut == ["digits"] and "No mistakes are shown" in made[-1]
+    assert some.cut == ["digits"] and f"the page has {gallery.ALL} pictures already" in made[-1]
+    bare = some.mistakes("digits", DIGITS.digest, replace(kept, logp=None), str)
+    assert "keep no probabilities" in bare and some.cut == ["digits"], "that is the reason, page or no page"
 
 
 def test_files_that_nobody_compared_are_not_shown_without_a_comparison() -> None:

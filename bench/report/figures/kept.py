@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from bench.report import select
 from bench.report.figures import outcomes, series
 from bench.report.outputs import stacked_outputs
 from bench.report.select import Choice
-from bench.report.wording import listed, shots_list, shots_text
+from bench.report.wording import kept_of, listed, shots_list, shots_text
 
 
 @dataclass(frozen=True)
@@ -58,32 +58,33 @@ def read(
 ) -> tuple[list[Kept], list[str]]:
     """Return what at most ``most`` methods keep, and notes on methods that are not drawn.
 
-    A method is left out if one of its seeds failed, or if one of its evaluations lacks a field of ``needs``
-    (names of ``Outputs``). Of more than ``most`` methods, those of ``choice.first`` are drawn, then the most
-    accurate ones. Raises BenchError if none is left, or if more than ``most`` were asked for by name.
+    A method is left out if one of its seeds failed. Of the others, the seeds are kept whose evaluations have
+    the fields of ``needs`` (names of ``Outputs``); packed records may have them of the first seed alone. A
+    method is left out if no seed has them. Of more than ``most`` methods, those of ``choice.first`` are
+    drawn, then the most accurate ones. Raises BenchError if none is left, or if more than ``most`` were asked
+    for by name.
     """
     titles = series.titles(own)
-    failed, without, found = [], [], list[Kept]()
+    failed, found = [], list[Kept]()
+    without: dict[bool, list[str]] = {False: [], True: []}  # by whether the method was imported
+    some: dict[str, list[str]] = {}
     for method, group in own.groupby("method"):
         if not outcomes.complete(group, set(group["seed"])):
             failed.append(str(method))
             continue
         group = group.sort_values("seed")
         outputs = stacked_outputs(group["path"].tolist())
-        if not all(one.has(needs) for one in outputs):
-            without.append(str(method))
+        every = list(map(int, group["seed"]))
+        kept = {seed: one for seed, one in zip(every, outputs, strict=True) if one.has(needs)}
+        if not kept:
+            without[bool(group["imported"].any())].append(str(method))
             continue
-        K = max(one.K for one in outputs)  # older records do not say how many classes there are
-        same = tuple(replace(one, K=K) if one.K < K else one for one in outputs)
+        if len(kept) < len(every):
+            some.setdefault(kept_of([s for s in every if s not in kept], every), []).append(str(method))
         shots = int(group["shots"].max())
-        found.append(Kept(str(method), titles[str(method)], shots, outcomes.seeds_of(group), same))
-    again = select.run_command(choice, "--fresh")
-    notes = []
-    if without:
-        notes.append(
-            f"Left out, because their records hold no probabilities: {listed(without, len(without))}; "
-            f"`{again}` measures them again."
-        )
+        found.append(Kept(str(method), titles[str(method)], shots, tuple(kept), tuple(kept.values())))
+    notes = _without_notes(without, choice)
+    notes += [f"{listed(names, len(names))}: {seeds} probabilities." for seeds, names in some.items()]
     if failed:
         notes.append(f"Left out, because a seed failed: {listed(failed, len(failed))}.")
     if not found:
@@ -92,6 +93,23 @@ def read(
     if others:
         notes.append(f"Not drawn: {', '.join(others)}; --methods chooses what is drawn.")
     return drawn, [*notes, *seed_notes(drawn)]
+
+
+def _without_notes(without: Mapping[bool, Sequence[str]], choice: Choice) -> list[str]:
+    """Name the methods without probabilities (by whether they were imported), and what mends it."""
+    notes = []
+    if names := without[False]:
+        again = select.run_command(choice, "--fresh")
+        notes.append(
+            f"Left out, because their records hold no probabilities: {listed(names, len(names))}; "
+            f"`{again}` measures them again."
+        )
+    if names := without[True]:
+        notes.append(
+            f"Left out, because they were imported without probabilities: {listed(names, len(names))}; "
+            "import them again with p_CLASS columns."
+        )
+    return notes
 
 
 def place(own: pd.DataFrame, drawn: Sequence[Kept]) -> str:

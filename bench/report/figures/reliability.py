@@ -13,11 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bench.metrics import METRICS, Outputs, reliability
+from bench.metrics import METRICS, TEMPERATURES, Outputs, reliability
 from bench.report.figures import kept, style
 from bench.report.figures.kept import Kept
 from bench.report.figures.style import Drawn
+from bench.report.gaps import at_bound
 from bench.report.select import Choice
+from bench.report.wording import cells_text
 
 MOST = 6  # methods that a page holds
 BEFORE, AFTER = "before", "after"
@@ -33,8 +35,8 @@ _CONVENTION = (
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     """Draw the panels of each method, with the expected calibration error (ECE) in their titles.
 
-    A method whose fits kept no temperature has one panel. Raises BenchError if a choice is left open, or if
-    no record has probabilities.
+    A method whose fits kept no temperature, or for which none was fitted (T = 1), has one panel. Raises
+    BenchError if a choice is left open, or if no record has probabilities.
     """
     own, notes = kept.rows_of(frame, choice, "reliability")
     methods, remarks = kept.read(own, choice, "reliability", _NEEDS, MOST)
@@ -57,9 +59,18 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
         style.below(figure, _key(), 4 if wide == 4 else 2)
     errors = "; ".join(f"{one.method} {_stage(after)} {_ece(one, after):.2f} %" for one, after in stages)
     alt = f"Accuracy against confidence on {where}, before and after temperature scaling, ECE: {errors}"
-    plain = [one.method for one in methods if not _scaled(one)]
+    told = [one for one in methods if _told(one)]
+    plain = [one.method for one in methods if not _told(one)]
     if plain:
         remarks.append(f"Without a temperature, so only before: {', '.join(plain)}.")
+    if unfitted := [one.method for one in told if not _scaled(one)]:
+        remarks.append(
+            "No temperature was fitted (T = 1), because there are no validation images, so only before: "
+            f"{', '.join(unfitted)}."
+        )
+    for bound in TEMPERATURES:
+        at = [o for o in told if any(outputs.temperature == bound for outputs in o.outputs)]
+        remarks += at_bound(bound, [cells_text((one.method, one.shots) for one in at)] if at else [])
     return Drawn(figure, points, alt, (*notes, *remarks, _CONVENTION))
 
 
@@ -67,8 +78,14 @@ def _stage(after: bool) -> str:
     return AFTER if after else BEFORE
 
 
-def _scaled(one: Kept) -> bool:
+def _told(one: Kept) -> bool:
+    """Return whether every seed has a temperature."""
     return all(outputs.has(_AFTER_NEEDS) for outputs in one.outputs)
+
+
+def _scaled(one: Kept) -> bool:
+    """Return whether a temperature was fitted, so that probabilities after it are others than before."""
+    return _told(one) and any(outputs.temperature != 1.0 for outputs in one.outputs)
 
 
 def _ece(one: Kept, after: bool) -> float:
@@ -79,7 +96,7 @@ def _ece(one: Kept, after: bool) -> float:
 
 def _title(one: Kept, after: bool) -> str:
     temperature = f", T = {_temperature(one.outputs)}" if after else ""
-    return f"{style.wrapped(one.title)}\n{_stage(after)}{temperature}: ECE {_ece(one, after):.1f} %"
+    return f"{style.wrapped(one.title)}\n{_stage(after)}{temperature}\nECE {_ece(one, after):.1f} %"
 
 
 def _temperature(outputs: Sequence[Outputs]) -> str:

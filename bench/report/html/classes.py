@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.metrics import Confusion, Outputs, confusions, metric
+from bench.metrics import METRICS, SCALING, Confusion, Metric, Outputs, confusions
 from bench.names import counted
 from bench.records import store
 from bench.records.types import EvaluationRecord
@@ -22,16 +22,19 @@ from bench.report.html.text import escape
 from bench.report.outputs import stacked_outputs
 from bench.report.table import MISSING, Row, Score, Table
 from bench.report.wording import seeds_list, shots_text
+from bench.stats import lowered, mean_interval
 
 MOST = 10  # classes and pairs of a dataset that are listed
-CALIBRATION = ("nll", "ece", "ece-after")
-_COLUMNS = ("method", "accuracy", "NLL", "ECE", "ECE after temperature")
+_COLUMNS = ("method", "accuracy", "NLL", "ECE", "its interval", "ECE after temperature", "its interval")
 _TEXT = (
     "For each dataset: how well the probabilities of each method are calibrated, and, for the method with "
     "the highest accuracy at the most shots, which classes are hard, what they are taken for, and which "
     "mistakes it is surest of. NLL is the negative log-likelihood in nats, ECE the expected calibration "
-    "error in percent; of both, less is better. A dash means that the records do not tell it. Intervals are "
-    "of one class alone; an image counts once in them, however many seeds saw it."
+    "error in percent; of both, less is better. "
+    f"{METRICS['ece'].convention} So the interval of an ECE reaches further down, and contains the true "
+    f"error too. {SCALING} A dash means that the records do not tell it. Intervals are 95 % confidence "
+    "intervals. One of a class holds for that class alone, and an image counts once in it, however many "
+    "seeds saw it."
 )
 
 
@@ -75,7 +78,7 @@ def _part(
     calibration = _calibration(name, shown, rows, most)
     try:
         outputs = stacked_outputs(best.entries[name].paths)
-        digest = _digest(best.entries[name].paths[0])
+        digest = classnames.digest_of(best.entries[name].paths[0])
     except BenchError as error:
         return f'{calibration}<p class="absent">{escape(str(error))}</p>'
     names = classnames.of(name, digest, outputs[0].labels, written=written.get(name))
@@ -93,8 +96,18 @@ def _part(
 
 
 def _best(rows: Sequence[Row], name: str) -> Row:
-    """Return the row with the highest accuracy; one that chose on test images only if there is no other."""
-    return max(rows, key=lambda row: (not row.oracle, _value(row.entries[name])))
+    """Return the row with the highest accuracy.
+
+    One that chose on test images, or that lacks seeds, is taken only if there is no other: a single seed may
+    be a lucky one.
+    """
+    return max(rows, key=lambda row: _rank(row, name))
+
+
+def _rank(row: Row, name: str) -> tuple[bool, bool, float]:
+    """Return what makes a row better than others on a dataset."""
+    entry = row.entries[name]
+    return not row.oracle, not row.absent and not entry.partial, _value(entry)
 
 
 def _value(entry: Score) -> float:
@@ -103,7 +116,7 @@ def _value(entry: Score) -> float:
 
 def _surest(name: str, there: Sequence[Row], most: int) -> Row | None:
     """Return the best row, of those at the most shots first, whose first seed keeps probabilities."""
-    order = sorted(there, key=lambda row: (row.shots != most, row.oracle, -_value(row.entries[name])))
+    order = sorted(there, key=lambda row: (row.shots == most, *_rank(row, name)), reverse=True)
     return next((row for row in order if _keeps(row.entries[name].paths[0])), None)
 
 
@@ -112,19 +125,14 @@ def _keeps(path: str) -> bool:
     return isinstance(record, EvaluationRecord) and "logp" in record.outputs
 
 
-def _digest(path: str) -> str:
-    record = store.read(Path(path))
-    if not isinstance(record, EvaluationRecord):
-        raise BenchError(f"{path}: this record was deleted meanwhile; load the results again")
-    return record.parts.target
-
-
 def _calibration(name: str, shown: Sequence[Row], rows: Mapping[str, Mapping[Any, Any]], most: int) -> str:
     """Write accuracy beside calibration, for rows without labels and for those at the most shots."""
     lines = []
     for row in sorted(shown, key=lambda row: -_value(row.entries[name])):
         entry = row.entries[name]
-        cells = [entry.text, *(_mean(which, entry.paths, rows) for which in CALIBRATION)]
+        cells = [entry.text, _mean("nll", entry.paths, rows)]
+        for which in ("ece", "ece-after"):
+            cells += [_mean(which, entry.paths, rows), _span(METRICS[which], entry.paths)]
         tail = "".join(f"<td>{escape(text)}</td>" for text in cells)
         label = row.label if row.shots else f"{row.label}, {shots_text(0)}"
         lines.append(f'<tr><th scope="row">{escape(label)}</th>{tail}</tr>')
@@ -136,7 +144,20 @@ def _calibration(name: str, shown: Sequence[Row], rows: Mapping[str, Mapping[Any
 def _mean(which: str, paths: Sequence[str], rows: Mapping[str, Mapping[Any, Any]]) -> str:
     """Return the mean over seeds of a metric; a dash if a record does not tell it."""
     values = [float(rows[path][which]) for path in paths]
-    return f"{np.mean(values):.{metric(which).digits}f}" if np.isfinite(values).all() else MISSING
+    return f"{np.mean(values):.{METRICS[which].digits}f}" if np.isfinite(values).all() else MISSING
+
+
+def _span(shown: Metric, paths: Sequence[str]) -> str:
+    """Return the interval of a calibration error; a dash if a seed keeps no probabilities."""
+    try:
+        outputs = stacked_outputs(paths)
+    except BenchError:  # predictions are gone: the parts below say so
+        return MISSING
+    if not all(map(shown.can, outputs)):
+        return MISSING
+    interval = mean_interval(shown.per_image(outputs), bounds=shown.bounds)
+    interval = lowered(interval, shown.excess(outputs))
+    return f"{shown.scale * interval.low:.1f} to {shown.scale * interval.high:.1f}"
 
 
 def _hardest(outputs: Sequence[Outputs], names: ClassNames) -> str:
@@ -189,7 +210,7 @@ def _mistakes(name: str, row: Row, gallery: Gallery, names: ClassNames) -> str:
     seed = f", seed {entry.seeds[0]}" if row.shots and entry.seeds else ""
     head = f"<p>{escape(f'{row.label}, {shots_text(row.shots)}{seed}')}:</p>"
     try:
-        outputs, digest = stacked_outputs(entry.paths[:1])[0], _digest(entry.paths[0])
+        outputs, digest = stacked_outputs(entry.paths[:1])[0], classnames.digest_of(entry.paths[0])
     except BenchError as error:
         return f'<p class="absent">{escape(str(error))}</p>'
     return head + gallery.mistakes(name, digest, outputs, names.__getitem__)

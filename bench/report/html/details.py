@@ -88,7 +88,9 @@ class Details:
                 **(fit.values if fit else {}),
                 **{k: v for k, v in record.values.items() if v is not None},
             },
-            "seconds": {**(fit.seconds if fit else {}), "evaluate": record.seconds},
+            "seconds": {}
+            if record.imported
+            else {**(fit.seconds if fit else {}), "evaluate": record.seconds},
             "settings": self._share(fit.parts.settings if fit else {}),
             "cell": self._share(cell | {"version": fit.parts.version if fit else None}),
             "provenance": self._share(facts),

@@ -50,15 +50,15 @@ class Gallery:
 
         ``name``, ``digest``: the test set, as the record has it. Without pictures, write why.
         """
-        if not self.left:
-            self.cut.append(name)
-            return _none(f"the page has {ALL} pictures already")
         if not outputs.has(("logp",)):
             return _none("the records keep no probabilities of single images")
         confidence = outputs.confidence()
         wrong = np.flatnonzero(~outputs.right)
         if not len(wrong):
             return "<p>No test image is classified wrongly.</p>"
+        if not self.left:
+            self.cut.append(name)
+            return _none(f"the page has {ALL} pictures already")
         order = wrong[np.argsort(-confidence[wrong], kind="stable")][: min(EACH, self.left)]
         try:
             dataset = self.find(name)

@@ -24,6 +24,10 @@ _READY = (
     "are not run again. Datasets with files of their own are looked for in $BENCH_DATA or --data-root.</p>"
 )
 
+_IMPORTED = (
+    "Predictions of methods that live elsewhere were imported from files: write the path of each file."
+)
+
 
 class Command(NamedTuple):
     """A command as text, and what somebody has to add before it runs (empty: it runs as it is)."""
@@ -152,8 +156,7 @@ def _import(row: pd.Series, folder: str) -> Command:
     words += ["--target", row["target"]] if row["target"] != row["dataset"] else []
     words += ["--backbone", row["backbone"], "--preset", row["preset"]]
     words += ["--protocol", row["protocol"]] if row["protocol"] != RECIPE else []
-    lacks = f"The predictions of {row['method']} were imported from files: write the path of each file."
-    return Command(command("import", shlex.join(words), [folder] if folder else []), (lacks,))
+    return Command(command("import", shlex.join(words), [folder] if folder else []), (_IMPORTED,))
 
 
 def _folder(path: str, folders: Sequence[str]) -> str:

@@ -119,7 +119,7 @@ function one(seed) {
       ...Object.entries(seed.chosen),
       ...(seed.step === null || seed.step === undefined ? [] : [["step", seed.step]]),
       ["tuning", tuning.join(", ") || "none"],
-      ["seconds", `${time(spent)}: ${phases}`],
+      ...(phases ? [["seconds", `${time(spent)}: ${phases}`]] : []),
       ...(seed.memory ? [["peak memory", `${(seed.memory / 1e6).toFixed(0)} MB`]] : []),
       ...(seed.notes.length ? [["notes", seed.notes.join("; ")]] : []),
     ]),
