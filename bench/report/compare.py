@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.metrics import Metric
 from bench.report import measures, moves, verdict
+from bench.report.coordinates import IMPORTED
 from bench.report.measures import ACCURACY
 from bench.report.moves import MOST, Moves
 from bench.report.pairs import Averaged, Pair, numbers, pairs, sides
@@ -156,8 +157,10 @@ def compare(
     right = _over_shots(shared, lambda pair: (pair.first, pair.second)) if classes else []
     paths = {pair.dataset: pair.paths[0][0] for pair in shared}
     moved = moves.moves(right, paths, classes, written, data_root)
-    table.notes = [said, *moves.notes(names, moved)]
-    table.notes += [*verdict.notes(names, shared, cells, ranks, lost, over, beyond, shown), *notes]
+    table.notes = [said, *moves.notes(names, moved, shown)]
+    imported = sum(bool((side["prompts"] == IMPORTED).any()) for side in rows)
+    table.notes += verdict.notes(names, shared, cells, ranks, lost, over, beyond, shown, imported)
+    table.notes += notes
     return Comparison(
         first, second, said, whole.interval, whole.p, whole.resolves, tuple(shared), table, moved
     )

@@ -27,6 +27,9 @@ class Untold(BenchError):
 
 def chosen(name: str) -> Metric:
     """Return the metric that ``--metric`` names. Raises BenchError for an unknown one, with the nearest."""
+    if "," in name:
+        first = name.partition(",")[0].strip() or ACCURACY.name
+        raise BenchError(f"--metric {name}: one metric at a time, as in --metric {first}")
     try:
         return metric(name)
     except ValueError as error:
