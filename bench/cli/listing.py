@@ -288,7 +288,7 @@ def metrics(format: Format = "text") -> None:
         rows = [
             {
                 "name": row["name"],
-                "unit": f"{row['unit']:<4} {row['better']:<6} is better",
+                "unit": f"{row['unit']:<4}  {row['better']} is better".ljust(22),
                 "title": row["title"],
             }
             for row in rows

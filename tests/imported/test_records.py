@@ -21,6 +21,7 @@ from bench.imported.table import read
 from bench.records import store
 from bench.records.types import EvaluationRecord
 from bench.report.compact import pack
+from bench.report.compare import compare
 from bench.report.figures import time
 from bench.report.figures.plot import plot
 from bench.report.frame import load_results
@@ -75,6 +76,17 @@ def test_a_row_of_a_table_is_counted_here_and_marked(importing: Bring, tmp_path:
     made_of_it = table(frame, "1")
     assert made_of_it.rows[0].label == "mine (imported)" and made_of_it.rows[0].names[0] == "mine"
     assert any("imported" in note for note in made_of_it.notes)
+
+
+def test_notes_on_runs_here_are_not_for_them(importing: Bring, tmp_path: Path) -> None:
+    importing(guesses())
+    importing(guesses(1), asked=replace(ASKED, name="theirs"))
+    frame = load_results(tmp_path / "results")
+    assert not any("quick" in note for note in table(frame, "1").notes), "how they were trained is not known"
+    said = " ".join(compare(frame, "mine", "theirs").table.notes)
+    assert "an import of other seeds mends that" in said and "bench run" not in said
+    with pytest.raises(BenchError, match=r"no record keeps .*: `bench import` a file that has probabilities"):
+        table(frame, "1", metric="ece")
 
 
 def test_metrics_are_those_of_scikit_learn(importing: Bring) -> None:
