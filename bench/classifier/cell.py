@@ -28,8 +28,7 @@ from bench.plan import planner
 from bench.plan.cells import Evaluation, Plan, Planned, chain, label
 from bench.plan.request import Request
 from bench.plan.todo import Todo, evaluated, recorded
-from bench.records import outcomes, packed, places, states, store
-from bench.records.types import EvaluationRecord
+from bench.records import places, states, store
 from bench.registry import Registry
 from bench.run import evaluate, logits, provenance
 from bench.run import fit as fitting
@@ -200,9 +199,7 @@ def _compare(fit: Planned, evaluation: Evaluation, state: State, consts: Consts,
     """
     target, values = evaluation.target, evaluate.values_of(fit, evaluation, state.values)
     path = places.evaluation_path(fit.where, fit.key, evaluation.key)
-    record, own = store.read(path), path.with_suffix(".npz")
-    assert isinstance(record, EvaluationRecord), "it was checked before"
-    known = (outcomes.read(own, record) if own.is_file() else packed.arrays(path))["top1"]
+    known = store.predictions(path, ("top1",))["top1"]
     some = list(range(0, len(known), -(-len(known) // _COMPARED)))
     paths = [target.test.paths[i] for i in some]
     differing = 0

@@ -111,7 +111,8 @@ app.command(
     "import",
     epilog=examples(
         "bench import mine.csv --name mine --dataset digits --shots 4 --seed 1",
-        "bench import mine.csv --name mine --dataset eurosat --shots 16 --backbone RN50",
+        "bench import mine.csv --name mine --dataset eurosat --shots 16 --seed 1",
+        "bench import --template mine.csv --dataset digits",
     ),
 )(import_)
 app.command(

@@ -37,6 +37,8 @@ def compare(
     datasets: Annotated[
         str | None,
         typer.Option(
+            "--datasets",
+            "--dataset",
             help="Compare on these datasets alone, as in digits,emoji; your own by name or path (by path for "
             "--images).",
             autocompletion=complete.datasets,

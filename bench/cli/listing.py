@@ -1,4 +1,4 @@
-"""``bench list``: list methods and their settings, datasets, backbones, suites and prompt sets."""
+"""``bench list``: list methods and their settings, datasets, backbones, suites, metrics and prompt sets."""
 
 from __future__ import annotations
 
@@ -267,6 +267,33 @@ def suites(format: Format = "text") -> None:
     from bench import suite
 
     _print([{"name": s.name, "title": s.title} for s in map(suite.load, suite.names())], format)
+
+
+@app.command(epilog=examples("bench list metrics", "bench list metrics --format json"))
+def metrics(format: Format = "text") -> None:
+    """List the metrics of tables and comparisons (--metric), with their unit and which numbers are better."""
+    from bench.metrics import METRICS
+
+    rows = [
+        {
+            "name": metric.name,
+            "unit": metric.unit,
+            "better": "lower" if metric.lower_is_better else "higher",
+            "title": metric.title,
+            "convention": metric.convention,
+        }
+        for metric in METRICS.values()
+    ]
+    if format == "text":
+        rows = [
+            {
+                "name": row["name"],
+                "unit": f"{row['unit']:<4}  {row['better']} is better".ljust(22),
+                "title": row["title"],
+            }
+            for row in rows
+        ]
+    _print(rows, format)
 
 
 @app.command(epilog=examples("bench list prompts"))

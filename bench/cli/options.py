@@ -101,9 +101,9 @@ Metric = Annotated[
     str,
     typer.Option(
         "--metric",
-        help="What the numbers are: top1 (accuracy), top5, balanced, macro-f1, nll, brier, ece (expected "
-        "calibration error) or aurc; nll-after, brier-after and ece-after are after temperature scaling. "
-        "docs/metrics.md defines them.",
+        help="What the numbers are: top1 (accuracy), top5, balanced, macro-f1, nll, nll-after, brier, "
+        "brier-after, ece (expected calibration error), ece-after, ece-cal, ece-mass or aurc. `bench list "
+        "metrics` explains them, and docs/metrics.md defines them.",
         autocompletion=complete_names.metrics,
     ),
 ]

@@ -80,20 +80,16 @@ def bring(
     methods: Collection[str],
     data_root: Path | None = None,
     cache: Path | None = None,
+    replaces: bool = False,
 ) -> Done:
     """Read a CSV file of predictions (``table.read``), and record them in the folder ``results``.
 
-    ``methods``: the names of the program's own methods, which imported ones may not have. Nothing is written
-    unless everything is right. Raises BenchError, with the mend, for what is not.
+    ``methods``: the names of the program's own methods, which imported ones may not have. ``replaces``:
+    whether other predictions of the same cell may be replaced. Nothing is written unless everything is right.
+    Raises BenchError, with the mend, for what is not.
     """
     asked = _checked(asked, methods)
-    dataset = _found(asked.dataset, results, data_root, cache)
-    if dataset.spec.source:
-        raise BenchError(
-            f"{dataset.name} is a test set for models of {dataset.spec.source}: "
-            f"write --dataset {dataset.spec.source} --target {dataset.name}"
-        )
-    target = matched(_found(asked.target, results, data_root, cache), dataset) if asked.target else dataset
+    dataset, target = datasets(asked.dataset, asked.target, results, data_root, cache)
     predictions = table.read(file, target)
     store.require_present(results)
     before = list(store.every(results, []))
@@ -115,6 +111,9 @@ def bring(
         and (old.fit, old.target) == (record.fit, record.target)
         and old.key != record.key
     ]
+    if others and not replaces:
+        rivals = [old for other, old in before if other in others]
+        raise _taken_cell(asked, target, max(rivals, key=lambda old: old.provenance.order), results)
     last = max((old.provenance.order for _, old in before), default=0)
     clock = store.Clock.of(results, last)
     store.write(places.fit_path(where, fit.key), fit, clock)
@@ -126,6 +125,34 @@ def bring(
         other.with_suffix(".npz").unlink(missing_ok=True)
     packed = len(others) - len(loose)
     return Done(path, record.top1, record.n, True, loose, packed, floored)
+
+
+def datasets(
+    dataset: str, target: str, results: Path, data_root: Path | None = None, cache: Path | None = None
+) -> tuple[Dataset, Dataset]:
+    """Return the dataset of a fit, and the test set of its predictions, with the digests of a run.
+
+    ``target`` is empty for the dataset's own test images. Raises BenchError for unknown names, and if the two
+    do not belong together.
+    """
+    own = _found(dataset, results, data_root, cache)
+    if own.spec.source:
+        raise BenchError(
+            f"{own.name} is a test set for models of {own.spec.source}: "
+            f"write --dataset {own.spec.source} --target {own.name}"
+        )
+    return own, matched(_found(target, results, data_root, cache), own) if target else own
+
+
+def _taken_cell(asked: Asked, target: Dataset, old: Record, results: Path) -> BenchError:
+    """Return the error of an import that would replace other predictions of its cell."""
+    seed = f" and seed {asked.seed}" if asked.shots else ""
+    source = old.imported if isinstance(old, EvaluationRecord) else ""
+    return BenchError(
+        f"{results} has other predictions of {asked.name} on {target.name} at {asked.shots} "
+        f"shot{'' if asked.shots == 1 else 's'}{seed}, imported from {source}: write --replace to replace "
+        f"them{', or the --seed that this file is of' if asked.shots else ''}"
+    )
 
 
 def _checked(asked: Asked, methods: Collection[str]) -> Asked:

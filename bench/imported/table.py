@@ -89,6 +89,7 @@ class _Reader:
         head = next(rows, None)
         if head is None:
             raise BenchError(f"{self.file}: is empty; {FORM} class")
+        head = _usual(head)
         image, predicted, columns = self._columns(head)
         probabilities = np.zeros((len(self.seen), len(columns))) if columns else None
         for row in rows:
@@ -168,6 +169,11 @@ class _Reader:
             p: NDArray[np.float64] = np.array(cells, np.float64)
         except ValueError:
             k = next(k for k, cell in enumerate(cells) if not _is_number(cell))
+            if not cells[k]:
+                raise self._bad(
+                    f"there is no probability of {self._named(k)}: write one for each class, or delete the "
+                    "columns of probabilities"
+                ) from None
             raise self._bad(
                 f"'{_cut(cells[k])}' as the probability of {self._named(k)} is no number: write one from 0 "
                 "to 1, with a point before the decimals"
@@ -187,9 +193,11 @@ class _Reader:
 
     def _predicted(self, row: Sequence[str], column: int | None, p: NDArray[np.float64] | None) -> int:
         """Return the predicted class of a line, after comparing it with the probabilities."""
-        if column is None:
-            assert p is not None
+        if p is not None and (column is None or not row[column]):
             return int(p.argmax())
+        assert column is not None
+        if not row[column]:
+            raise self._bad("no class is predicted: write its name")
         k = self.classes.find(row[column])
         if k is None:
             numbers = f", or its number from 0 to {len(self.target.classnames) - 1}"
@@ -219,6 +227,13 @@ class _Reader:
 
     def _named(self, k: int) -> str:
         return f"'{_cut(self.target.classnames[k])}'"
+
+
+def _usual(head: Sequence[str]) -> list[str]:
+    """Return the names of columns with ``image`` and ``predicted`` in small letters."""
+    usual = {name.lower(): name for name in reversed(head) if name.lower() in (IMAGE, PREDICTED)}
+    chosen = {name for small, name in usual.items() if small not in head}
+    return [name.lower() if name in chosen else name for name in head]
 
 
 def _is_number(cell: str) -> bool:

@@ -235,12 +235,15 @@ _ALL = (
     ),
 )
 METRICS: dict[str, Metric] = {one.name: one for one in _ALL}
+# Other words for metrics, which are offered in place of a name that merely looks alike: auc is no accuracy.
+_OFTEN = {"acc": "top1", "accuracy": "top1", "f1": "macro-f1", "auc": "aurc", "likelihood": "nll"}
 
 
 def metric(name: str) -> Metric:
     """Return the metric of that name. Raises ValueError for an unknown one, with the nearest names."""
     if name not in METRICS:
-        near = difflib.get_close_matches(name, METRICS, n=1, cutoff=0.5)
+        often = [_OFTEN[name]] if name in _OFTEN else []
+        near = often or difflib.get_close_matches(name, METRICS, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"there is no metric {name!r}{hint} (metrics: {', '.join(METRICS)})")
     return METRICS[name]

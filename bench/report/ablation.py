@@ -17,7 +17,7 @@ from bench.metrics import Metric
 from bench.names import canonical, nearest
 from bench.records import store
 from bench.records.types import EvaluationRecord
-from bench.report import measures
+from bench.report import measures, told
 from bench.report.accuracy import averages_of, lines, preset_notes, seeds_text
 from bench.report.command import command
 from bench.report.frame import short
@@ -97,6 +97,7 @@ def table_ablation(
         averages=averages,
         metric=measures.named(metric),
     )
+    told.require(table, columns, choice)
     shown_rows = {(row.method, row.shots) for row in kept}
     own = chosen[[pair in shown_rows for pair in zip(chosen["method"], chosen["shots"], strict=True)]]
     table.notes = [

@@ -10,8 +10,8 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.metrics import Metric
 from bench.names import TEST_ORACLE
-from bench.report import gaps, marks, measures
-from bench.report.coordinates import ROW
+from bench.report import gaps, marks, measures, told
+from bench.report.coordinates import IMPORTED, ROW
 from bench.report.means import average, by_row, by_target, mean_over_seeds
 from bench.report.measures import ACCURACY
 from bench.report.naming import Namer
@@ -58,6 +58,7 @@ def table_1(
     rows = [*lines(own, columns, averages, partial, choice.methods, metric=metric)]
     title = "Few-shot accuracy" if metric is ACCURACY else f"Few-shot {measures.heading(metric)}"
     table = Table(title, [*columns, *averages], rows, averages=averages, metric=measures.named(metric))
+    told.require(table, columns, choice)
     said = measures.numbers_note(metric, seeds_text(own))
     table.notes = [f"{said} The backbone is {own['backbone'].iloc[0]}.", *measures.conventions(metric)]
     table.notes += [*preset_notes(own), *gaps.missing_notes(table, columns, partial), *notes]
@@ -102,6 +103,7 @@ def table_3(
         sources=dict.fromkeys([source, *shifts], source),
         metric=measures.named(metric),
     )
+    told.require(table, [source, *shifts], choice, "--targets")
     said = measures.numbers_note(metric, seeds_text(chosen))
     table.notes = [f"{said} The models were fitted on {source} alone.", *measures.conventions(metric)]
     shown = [source, *shifts]
@@ -171,15 +173,15 @@ def averages_of(name: str, columns: Sequence[str]) -> dict[str, tuple[str, ...]]
 
 
 def preset_notes(frame: pd.DataFrame) -> list[str]:
-    """Return notes on the training budgets (presets) behind the rows that use labels."""
-    few = frame[frame["shots"] > 0]
+    """Return notes on the training budgets (presets) behind the rows that use labels and were fitted here."""
+    few = frame[(frame["shots"] > 0) & (frame["prompts"] != IMPORTED)]
     return [PRESETS[name] for name in sorted(few["preset"].unique()) if name in PRESETS]
 
 
 def seeds_text(frame: pd.DataFrame) -> str:
     """Say over how many seeds the rows that use labels are averaged, by shots where that differs.
 
-    Example: ``each the mean over 3 seeds``.
+    Rows without labels have one run. Example: ``each the mean over 3 seeds (zero-shot: one run)``.
     """
     few = frame[frame["shots"] > 0]
     if not len(few):
@@ -192,8 +194,9 @@ def seeds_text(frame: pd.DataFrame) -> str:
         numbers.setdefault((int(low), int(high)), []).append(int(n))
     words = {pair: f"{pair[0]} to {pair[1]}" if pair[0] < pair[1] else str(pair[0]) for pair in numbers}
     each = [f"{words[pair]} seed{'s' if pair[1] > 1 else ''}" for pair in numbers]
+    several = max(high for _, high in numbers) > 1
+    once = " (zero-shot: one run)" if several and (frame["shots"] == 0).any() else ""
     if len(each) == 1:
-        return f"each the mean over {each[0]}"
-    return "each the mean over " + ", ".join(
-        f"{text} at {shots_list(some)}" for text, some in zip(each, numbers.values(), strict=True)
-    )
+        return f"each the mean over {each[0]}{once}"
+    said = (f"{text} at {shots_list(some)}" for text, some in zip(each, numbers.values(), strict=True))
+    return f"each the mean over {', '.join(said)}{once}"

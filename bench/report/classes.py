@@ -5,6 +5,7 @@ Legend: S seeds, n test images, K classes.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench.names import TEST_ORACLE, canonical, counted
 from bench.report import classnames
 from bench.report.accuracy import preset_notes
 from bench.report.classnames import ClassNames
+from bench.report.command import command
 from bench.report.coordinates import ROW
 from bench.report.marks import ONE_SEED, drawn_once, most_common
 from bench.report.naming import Namer
@@ -33,6 +35,7 @@ NO_MARKS = (
     "Nothing is marked as best, and each interval holds for one class at a time: among many classes some lie "
     "far off by chance."
 )
+MOST = 4  # rows of predictions that stand beside one another unless methods are named
 ONE_IMAGE = "A class of one test image has no interval, because one image says nothing about others."
 
 
@@ -73,8 +76,8 @@ def table_classes(
 
     With one method, a row has the accuracy, its 95 % interval, the number of test images, the class that the
     images are most often taken for, and in which share of the images. Several methods have an accuracy and
-    an interval each; classes are then ordered by the mean over methods, and what they are taken for is
-    counted over all methods.
+    an interval each, and classes are then ordered by the mean over methods. What a class is taken for is a
+    matter of one method, so it is left out there. If no methods are named, at most ``MOST`` are shown.
 
     An image that several seeds saw counts once in the images' part of an interval (``bench.stats``).
     ``target``: a shifted test set of the dataset; None means its own. ``top``: how many classes to show.
@@ -88,6 +91,8 @@ def table_classes(
     if not there:
         command = run_command(choice, "")
         raise BenchError(f"no method is complete here. {' '.join(gaps)} `{command}` runs what is missing")
+    whole = len(there)
+    there = there if choice.methods else there[:MOST]
     name = str(rows["target"].iloc[0])
     labels = there[0].labels
     if any(not np.array_equal(one.labels, labels) for one in there):
@@ -96,7 +101,7 @@ def table_classes(
     numbers, images = np.unique(labels, return_counts=True)
     intervals = [by_class(one.top1 == labels, labels) for one in there]
     means = np.mean([[mean for mean, _ in some] for some in intervals], axis=0)
-    taken = most_taken([one.top1 for one in there], labels)
+    taken = most_taken([there[0].top1], labels)
     order = [int(i) for i in np.lexsort((numbers, means))][:top]
     columns = _columns(there)
     lines = [
@@ -114,8 +119,10 @@ def table_classes(
     few = [one.shots for one in there if one.shots]
     title = f"Classes of {name}, {shots_text(few[0] if few else 0)}"
     title += f", {there[0].label}" if len(there) == 1 else ""
-    table = Table(title, [*shown, IMAGES, TAKEN, SHARE], lines, heads=("class",), left=(TAKEN,))
+    of_one = [TAKEN, SHARE] if len(there) == 1 else []
+    table = Table(title, [*shown, IMAGES, *of_one], lines, heads=("class",), left=tuple(of_one[:1]))
     table.notes = [*_notes(there, str(rows["backbone"].iloc[0]), len(order), len(numbers)), NO_MARKS]
+    table.notes += _other_notes(there, whole, rows, choice)
     table.notes += [ONE_IMAGE] if images.min() == 1 else []
     table.notes += [*filter(None, [names.why]), *_empty(names, numbers)]
     table.notes += [*gaps, *preset_notes(rows), *notes, *frame.attrs.get("notes", ())]
@@ -231,8 +238,9 @@ def _row(
         entries[accuracy] = Score(100 * mean, f"{100 * mean:.2f}", seeds=one.seeds)
         entries[interval] = Score(text=span, seeds=one.seeds)
     entries[IMAGES] = Score(float(images), str(images))
-    entries[TAKEN] = Score(text=names[taken.other]) if taken else Score()
-    entries[SHARE] = Score(100 * taken.share, f"{100 * taken.share:.2f}") if taken else Score()
+    if len(there) == 1:
+        entries[TAKEN] = Score(text=names[taken.other]) if taken else Score()
+        entries[SHARE] = Score(100 * taken.share, f"{100 * taken.share:.2f}") if taken else Score()
     only = there[0] if len(there) == 1 else None
     return Row(
         (label,),
@@ -256,13 +264,30 @@ def _notes(there: Sequence[Predictions], backbone: str, shown: int, classes: int
     notes += _seed_notes([one for one in there if one.shots])
     if shown < classes:
         notes.append(f"These are the {shown} hardest of {classes} classes; --top {classes} shows all.")
-    whose = "over the methods and their seeds" if len(there) > 1 else "over seeds"
-    notes.append(
-        f"'{TAKEN}' names the wrong class that is predicted most often; '{SHARE}' is for which share of the "
-        f"class's test images it is predicted, in %, averaged {whose}."
-    )
+    if len(there) == 1:
+        notes.append(
+            f"'{TAKEN}' names the wrong class that is predicted most often; '{SHARE}' is for which share of "
+            "the class's test images it is predicted, in %, averaged over seeds."
+        )
     if any(one.key["protocol"] == TEST_ORACLE for one in there):
         notes.append(f"Protocol {TEST_ORACLE}: hyper-parameters were chosen on the test images.")
+    return notes
+
+
+def _other_notes(there: Sequence[Predictions], whole: int, rows: pd.DataFrame, choice: Choice) -> list[str]:
+    """Say which methods are not shown, and the command that says what classes are taken for."""
+    notes = []
+    if len(there) < whole:
+        notes.append(f"These are the first {len(there)} of {whole} methods; --methods chooses others.")
+    if len(there) > 1:
+        one = there[0].key
+        dataset, target = (str(rows[column].iloc[0]) for column in ("dataset", "target"))
+        flags = {"datasets": dataset, "methods": one["method"], "target": target if target != dataset else ""}
+        flags["shots"] = str(one["shots"] or "")
+        flags["prompts"] = ",".join(choice.prompts)
+        words = [f"--{name} {shlex.quote(value)}" for name, value in flags.items() if value]
+        shows = command("table", " ".join(["classes", *words]), choice.results)
+        notes.append(f"With one method the table says what classes are taken for: `{shows}`.")
     return notes
 
 

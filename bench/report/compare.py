@@ -159,7 +159,7 @@ def compare(
     right = _over_shots(shared, lambda pair: (pair.first, pair.second)) if classes else []
     paths = {pair.dataset: pair.paths[0][0] for pair in shared}
     moved = moves.moves(right, paths, classes, written, data_root)
-    table.notes = [said, *moves.notes(names, moved)]
+    table.notes = [said, *moves.notes(names, moved, shown)]
     table.notes += verdict.notes(names, shared, cells, ranks, lost, over, beyond, mends, shown)
     table.notes += [*_at_bounds(names, shared, rows, shown), *notes]
     return Comparison(

@@ -8,3 +8,4 @@ CELL = ("method", "dataset", "shots", "seed", "backbone", "prompts", "protocol",
 EVALUATION = (*CELL, "target", "variant")
 # A row of a table is what its seeds and test sets share. The key of a row is printed in this order.
 ROW = ("backbone", "method", "shots", "prompts", "protocol", "preset", "variant")
+IMPORTED = "imported"  # the prompt set of records that `bench import` wrote, of which nothing is known

@@ -34,8 +34,11 @@ class Untold(BenchError):
 def chosen(name: str) -> Metric:
     """Return the metric that ``--metric`` names, as in ``ece`` or ``Macro_F1``; ``accuracy`` is ``top1``.
 
-    Raises BenchError for an unknown name, with the nearest one.
+    Raises BenchError for an unknown name, with the nearest one, and for several names.
     """
+    if "," in name:
+        first = name.partition(",")[0].strip() or ACCURACY.name
+        raise BenchError(f"--metric {name}: one metric at a time, as in --metric {first}")
     try:
         return ACCURACY if canonical(name) == "accuracy" else metric(canonical(name))
     except ValueError as error:

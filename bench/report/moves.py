@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.metrics import Metric
 from bench.names import counted
 from bench.report import classnames
 from bench.report.measures import ACCURACY, gap, span
@@ -19,6 +20,7 @@ from bench.report.outputs import outputs_of
 from bench.report.pairs import Averaged
 from bench.stats import Interval, difference_interval
 
+_WIDEST = 1.0  # the width of an interval that still says something: half of all possible differences
 MOST = 3  # classes that are named on each side unless --classes says otherwise
 
 
@@ -95,11 +97,15 @@ def moves(
     return Moves(gains, losses, len(found), tuple(one.why for one in names.values() if one.why))
 
 
-def notes(names: tuple[str, str], found: Moves) -> list[str]:
-    """Say which classes move most, and what their intervals do not say."""
+def notes(names: tuple[str, str], found: Moves, metric: Metric = ACCURACY) -> list[str]:
+    """Say which classes move most, and what their intervals do not say.
+
+    ``metric``: what the comparison is by. Where it is not accuracy, the sentences say that they are.
+    """
+    by = "" if metric is ACCURACY else "By accuracy: "
     sides = [("gains", found.gains), ("loses", found.losses)]
     said = [
-        f"{names[0]} {verb} most accuracy against {names[1]} on {', '.join(map(_text, some))}."
+        f"{by}{names[0]} {verb} most accuracy against {names[1]} on {', '.join(map(_text, some))}."
         for verb, some in sides
         if some
     ]
@@ -115,7 +121,9 @@ def notes(names: tuple[str, str], found: Moves) -> list[str]:
 
 
 def _text(one: Moved) -> str:
-    about = f"{span(ACCURACY, one.difference)}; {counted(one.images, 'image')} of {one.dataset}"
+    wide = one.difference.high - one.difference.low > _WIDEST
+    says = "too few seeds or images for an interval" if wide else span(ACCURACY, one.difference)
+    about = f"{says}; {counted(one.images, 'image')} of {one.dataset}"
     return f"{one.name} {gap(ACCURACY, one.difference.estimate)} ({about})"
 
 

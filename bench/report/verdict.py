@@ -22,7 +22,11 @@ from bench.stats import Interval
 DRAWS, DATASETS = "draws", "datasets"  # what a comparison treats as a sample, as ``--over`` names it
 ENOUGH = 6  # datasets; with fewer, no two-sided signed-rank p can be below 0.05
 FOUND = "in at least 4 of 5 repetitions"  # the power of "resolves"
-MEND = "`bench run` with --seeds 1,2,3 mends that"
+_MENDS = (  # by how many of the two methods were imported
+    "`bench run` with --seeds 1,2,3 mends that",
+    "`bench run` with --seeds 1,2,3 and an import of these seeds mend that",
+    "an import of other seeds mends that",
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,15 @@ def sentence(
     (lower is better), safe is better than coop by 0.120 nats on emoji ...".
     """
     first, second = names
-    where = f"on average over {len(cells)} datasets" if len(cells) > 1 else f"on {cells[0].dataset}"
-    at = f"{where} at {shots_list(shots)}{' with one seed' if all(c.one_draw for c in cells) else ''}"
+    once = " with one seed" if all(c.one_draw for c in cells) else ""
+    over_shots = f"over {shots_list(shots)}"
+    if len(cells) > 1:
+        at = f"on average over {len(cells)} datasets"
+        at += f" and {over_shots}{once}" if len(shots) > 1 else f" at {shots_list(shots)}{once}"
+    elif len(shots) > 1:
+        at = f"on {cells[0].dataset}{once}, averaged {over_shots}"
+    else:
+        at = f"on {cells[0].dataset} at {shots_list(shots)}{once}"
     if whole.low > 0 or whole.high < 0:
         word = "better" if (whole.estimate > 0) != metric.lower_is_better else "worse"
         says = f"{first} is {word} than {second} by {measures.size(metric, whole.estimate)} {at}"
@@ -132,7 +143,7 @@ def notes(
         *_on_metric(metric),
         f"Differences and 95 % intervals are {unit}paired by seed and image. {_covers(shared, over)}",
         *_on_averages(over),
-        *_on_tests(shared, over, none(metric) if beyond else ""),
+        *_on_tests(shared, over, none(metric) if beyond else "", _MENDS[sum(mends.imported)]),
         *(mcnemar if metric is ACCURACY else []),
     ]
     if ranks:
@@ -191,8 +202,8 @@ def _on_averages(over: str) -> list[str]:
     ]
 
 
-def _on_tests(shared: Sequence[Pair], over: str, beyond: str) -> list[str]:
-    """Explain p and "resolves", and say where they are missing."""
+def _on_tests(shared: Sequence[Pair], over: str, beyond: str, mend: str) -> list[str]:
+    """Explain p and "resolves", and say where they are missing. ``mend``: what brings more seeds."""
     hint = f" '{beyond}' means that no difference would be found so often." if beyond else ""
     several = len({p.dataset for p in shared}) > 1
     corrected = (
@@ -219,7 +230,7 @@ def _on_tests(shared: Sequence[Pair], over: str, beyond: str) -> list[str]:
             where = " on single datasets" if over == DATASETS else ""
         said.append(
             f"There is no 'p' and no 'resolves'{where}, because one seed says nothing about other draws of "
-            f"the support images; {MEND}."
+            f"the support images; {mend}."
         )
     return said
 

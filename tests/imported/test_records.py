@@ -15,10 +15,13 @@ from typer.testing import CliRunner
 from bench.cli.app import app
 from bench.data import catalog
 from bench.errors import BenchError
+from bench.imported import template
 from bench.imported.records import Asked, Done, bring
+from bench.imported.table import read
 from bench.records import store
 from bench.records.types import EvaluationRecord
 from bench.report.compact import pack
+from bench.report.compare import compare
 from bench.report.figures import time
 from bench.report.figures.plot import plot
 from bench.report.frame import load_results
@@ -56,10 +59,11 @@ def guesses(seed: int = 0) -> np.ndarray:
 def importing(tmp_path: Path) -> Bring:
     """Import predictions into ``results``."""
 
-    def run(top1: np.ndarray, p: np.ndarray | None = None, asked: Asked = ASKED) -> Done:
-        return bring(
-            write(tmp_path / "mine.csv", top1, p), asked, tmp_path / "results", ["safe"], cache=tmp_path
-        )
+    def run(
+        top1: np.ndarray, p: np.ndarray | None = None, asked: Asked = ASKED, replaces: bool = False
+    ) -> Done:
+        file = write(tmp_path / "mine.csv", top1, p)
+        return bring(file, asked, tmp_path / "results", ["safe"], cache=tmp_path, replaces=replaces)
 
     return run
 
@@ -75,6 +79,17 @@ def test_a_row_of_a_table_is_counted_here_and_marked(importing: Bring, tmp_path:
     assert any("imported" in note for note in made_of_it.notes)
 
 
+def test_notes_on_runs_here_are_not_for_them(importing: Bring, tmp_path: Path) -> None:
+    importing(guesses())
+    importing(guesses(1), asked=replace(ASKED, name="theirs"))
+    frame = load_results(tmp_path / "results")
+    assert not any("quick" in note for note in table(frame, "1").notes), "how they were trained is not known"
+    said = " ".join(compare(frame, "mine", "theirs").table.notes)
+    assert "an import of other seeds mends that" in said and "bench run" not in said
+    with pytest.raises(BenchError, match=r"no record keeps .*: `bench import` a file that has probabilities"):
+        table(frame, "1", metric="ece")
+
+
 def test_metrics_are_those_of_scikit_learn(importing: Bring) -> None:
     p = np.random.default_rng(1).dirichlet(np.ones(10), len(LABELS)).round(6)
     p /= p.sum(1, keepdims=True)
@@ -88,14 +103,20 @@ def test_metrics_are_those_of_scikit_learn(importing: Bring) -> None:
     assert sum(record.per_class.images) == record.n == len(LABELS)
 
 
-def test_the_same_predictions_are_recorded_once_and_others_replace_them(
+def test_the_same_predictions_are_recorded_once_and_others_replace_them_if_asked(
     importing: Bring, tmp_path: Path
 ) -> None:
     first = importing(guesses())
     before = first.path.read_bytes()
     again = importing(guesses())
     assert not again.new and again.path == first.path and first.path.read_bytes() == before
-    other = importing(guesses(1))
+    where = (
+        r"of mine on digits at 4 shots and seed 1, imported from mine.csv: write --replace .* or the --seed"
+    )
+    with pytest.raises(BenchError, match=where):
+        importing(guesses(1))
+    assert first.path.read_bytes() == before
+    other = importing(guesses(1), replaces=True)
     assert other.new and other.replaced == (first.path,) and not first.path.exists()
     assert not first.path.with_suffix(".npz").exists()
     assert load_results(tmp_path / "results")["accuracy"].tolist() == [100 * other.top1]
@@ -124,7 +145,7 @@ def test_other_predictions_count_before_packed_ones(importing: Bring, tmp_path: 
     importing(guesses())
     pack(tmp_path / "results", tmp_path / "packed")
     file = write(tmp_path / "mine.csv", guesses(1))
-    done = bring(file, ASKED, tmp_path / "packed", [], cache=tmp_path)
+    done = bring(file, ASKED, tmp_path / "packed", [], cache=tmp_path, replaces=True)
     assert done.packed == 1 and done.replaced == ()
     assert load_results(tmp_path / "packed")["accuracy"].tolist() == [100 * done.top1]
     stale = survey(tmp_path / "packed", {}).findings
@@ -200,6 +221,30 @@ def test_the_verb_says_what_it_did(tmp_path: Path) -> None:
     assert cited.exit_code == 0 and "imported, so add their papers yourself: mine" in cited.output
     frame = load_results(tmp_path / "results")
     assert frame[["shots", "seed"]].to_numpy().tolist() == [[0, 0]]
+
+
+def test_the_verb_asks_for_what_it_needs(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.csv", guesses())
+    words = ["import", str(file), "--name", "mine", "--dataset", "digits", "--shots", "4"]
+    done = CliRunner().invoke(app, [*words, "--results", str(tmp_path / "results")])
+    assert isinstance(done.exception, BenchError) and "missing: --seed." in str(done.exception)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_template_lists_the_test_images_and_is_read_once_it_is_filled(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    done = CliRunner().invoke(app, ["import", "--template", str(file), "--dataset", "digits"])
+    assert done.exit_code == 0, done.output
+    with file.open(newline="") as text:
+        head, *rows = csv.reader(text)
+    assert head == ["image", "predicted", *(f"p_{name}" for name in DIGITS.classnames)]
+    assert [row[0] for row in rows] == list(DIGITS.test.paths) and not any(any(row[1:]) for row in rows)
+    with pytest.raises(BenchError, match="is there already"):
+        template.write(file, DIGITS)
+    sure = np.eye(10)[guesses()]
+    lines = [head, *([path, "", *map(str, p)] for path, p in zip(DIGITS.test.paths, sure, strict=True))]
+    file.write_text("\n".join(map(",".join, lines)))
+    assert read(file, DIGITS).top1.tolist() == guesses().tolist()
 
 
 def test_a_shifted_test_set_shares_the_fit_and_numbers_its_own_classes(

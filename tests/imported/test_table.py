@@ -40,6 +40,7 @@ def test_names_and_numbers_and_other_orders_mean_the_same(toy: Dataset, tmp_path
     other = "\n".join(["\ufeffpredicted , image", *(",".join(line.split(",")[::-1]) for line in lines[::-1])])
     assert told(tmp_path, other.replace("guide_dog", "Guide dog") + "\n\n", toy).digest == usual.digest
     assert told(tmp_path, GOOD.replace("cat", "0").replace("guide_dog", "1"), toy).digest == usual.digest
+    assert told(tmp_path, GOOD.replace("image,predicted", "Image,PREDICTED"), toy).digest == usual.digest
 
 
 def test_images_are_found_by_longer_paths_and_base_names(toy: Dataset, tmp_path: Path) -> None:
@@ -87,10 +88,15 @@ FAULTS = {
     "image,predicted\nx.png,cat\n": "line 2: image 'x.png' is no test image of toy",
     "image,predicted\nb/1.png,cat\n": "line 2: image 'b/1.png' is no test image of toy",
     "image,predicted\n1.png,cat\n\ntest/a/1.png,cat\n": "line 4: image 'test/a/1.png' was on line 2 already",
+    "image,predicted\n1.png,\n": "line 2: no class is predicted: write its name",
+    "Image,IMAGE,predicted\n": "line 1: column 'IMAGE' is neither",
     "image,predicted\n1.png,cats\n": r"line 2: 'cats' is no class of toy \(did you mean 'cat'\?\)",
     "image,predicted\n1.png,3\n": "line 2: '3' is no class of toy: .* its number from 0 to 2",
     "image,predicted\n1.png,cat\n": "3 of the 4 test images of toy are missing, such as test/a/2",
     EVEN.replace("0.5,", "50%,"): "line 2: '50%' as the probability of 'cat' is no number",
+    EVEN.replace(
+        "0.5,", ","
+    ): "line 2: there is no probability of 'cat': write one for each class, or delete",
     EVEN.replace("0.5,", "-0.5,"): "line 2: -0.5 as the probability of 'cat' is not from 0 to 1",
     EVEN.replace("0.5,", "nan,"): "line 2: nan as the probability of 'cat' is not from 0 to 1",
     EVEN.replace("0.5,", "0.4,"): "line 2: the probabilities sum to 0.9000, not to 1",

@@ -32,6 +32,12 @@ def test_an_unknown_name_says_the_nearest() -> None:
         metric("x")
 
 
+@pytest.mark.parametrize(("said", "meant"), [("f1", "macro-f1"), ("auc", "aurc"), ("accuracy", "top1")])
+def test_other_words_name_the_metric(said: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"did you mean {meant}"):
+        metric(said)
+
+
 def test_what_was_not_kept_cannot_be_told() -> None:
     out, _, _ = drawn()
     assert set(values(out)) == set(METRICS)

@@ -75,10 +75,23 @@ def test_several_methods_have_a_column_each_and_classes_are_ordered_by_their_mea
     frame = load_results(results)
     got = table(frame, "classes", methods=["zero-shot", "safe"])
     names = ["Zero-shot CLIP", "SAFE"]
-    assert got.columns[:4] == [names[0], "interval of Zero-shot CLIP", names[1], "interval of SAFE"]
+    columns = [names[0], "interval of Zero-shot CLIP", names[1], "interval of SAFE", "images"]
+    assert got.columns == columns, "what a class is taken for belongs to one method"
+    one = f"`bench table classes --datasets birds --methods zero-shot --results {results}`"
+    assert any(note.endswith(f"{one}.") for note in got.notes)
     means = [np.mean([row.entries[name].value for name in names]) for row in got.rows]
     assert means == sorted(means)
     assert not any(entry.best or entry.tied for row in got.rows for entry in row.entries.values())
+
+
+def test_of_many_methods_the_first_four_are_shown(tmp_path: Path) -> None:
+    methods = ["calip", "coop", "safe", "tip-adapter", "zero-shot"]
+    made.grid(tmp_path, methods, ["birds"], shots=(4,), seeds=(1,), n=30)
+    frame = load_results(tmp_path)
+    got = table(frame, "classes")
+    assert len(got.columns) == 2 * 4 + 1
+    assert any("the first 4 of 5 methods; --methods chooses" in note for note in got.notes)
+    assert len(table(frame, "classes", methods=methods).columns) == 2 * 5 + 1
 
 
 def test_seeds_of_equal_predictions_are_as_uncertain_as_one(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_unequal_cells_are_said(tmp_path: Path) -> None:
 def test_verdicts(frame: pd.DataFrame) -> None:
     better = compare(frame, "safe", "coop")
     assert better.verdict.startswith(
-        "safe is better than coop by 20.00 points on average over 7 datasets at 1 and 16 shots"
+        "safe is better than coop by 20.00 points on average over 7 datasets and over 1 and 16 shots"
     )
     assert compare(frame, "coop", "safe").verdict.startswith("coop is worse than safe by 20.00 points")
     open_ = compare(frame, "safe", "tip-adapter-f")

@@ -154,7 +154,7 @@ def test_the_verdict_counts_what_it_averages(tmp_path: Path) -> None:
     grid(tmp_path, BOTH, datasets=("cats",), shots=(1,), seeds=(1, 2))
     grid(tmp_path, BOTH, datasets=("cats",), shots=(16,), seeds=(3, 4))
     comparison = compare(load_results(tmp_path), "safe", "coop")
-    assert "on average over 2 datasets at 1 and 16 shots" in comparison.verdict
+    assert "on average over 2 datasets and over 1 and 16 shots" in comparison.verdict
     assert "With 3 seeds and 200 test images" in comparison.verdict
     assert "The first sentence leaves out cats: no seed was run there at every number" in notes(comparison)
     assert entries(comparison, 16)["cats"]["p"].value is not None

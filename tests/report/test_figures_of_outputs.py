@@ -136,3 +136,34 @@ def test_a_choice_that_is_left_open_is_refused(tmp_path: Path, kind: str) -> Non
         figures.plot(frame, kind)
     with pytest.raises(BenchError, match=r"1 and 4 shots.*--shots"):
         figures.plot(frame, kind, datasets=["birds"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_prompts_are_drawn_and_what_is_left_out_is_said(kind: str, tmp_path: Path) -> None:
+    for method, shots, prompts in (
+        ("zero-shot", 0, "hand"),
+        ("zero-shot", 0, "coop"),
+        ("safe", 16, "hand"),
+        ("safe-a", 16, "hand"),
+    ):
+        confident.one(tmp_path, made.cell(method, "birds", shots, 1, prompts=prompts))
+    frame = load_results(tmp_path)
+    usual = figures.plot(frame, kind).notes
+    assert "Prompt set: hand." in usual
+    assert "Left out: prompts coop of zero-shot; --prompts chooses others." in usual
+    other = figures.plot(frame, kind, methods=["zero-shot", "safe"], prompts=["coop"]).notes
+    assert "Prompt set: coop." in other
+    lost = "Left out: safe, which has no records of unchanged settings with prompts coop here."
+    assert lost in other and not any("safe-a" in note for note in other)
+
+
+def test_of_two_methods_each_has_its_worst_pairs_in_turn(results: Path) -> None:
+    drawn = figures.plot(load_results(results), "confusion", methods=["zero-shot", "safe-a"])
+    shown = drawn.points.sort_values("x")["pair"].unique().tolist()
+    worst = [
+        max(confusions(outputs(results, method)), key=lambda one: (one.times, -one.label, -one.taken_for))
+        for method in ("zero-shot", "safe-a")
+    ]
+    texts = [f"class {one.label} → class {one.taken_for}" for one in worst]
+    assert len(shown) == 10 and shown[: len(set(texts))] == list(dict.fromkeys(texts))
+    assert any("the worst of each method in turn" in note for note in drawn.notes)

@@ -25,6 +25,7 @@ from bench.report.html.page import report
 from bench.report.outputs import outputs_of, stacked_outputs
 from bench.stats import lowered, mean_interval
 from tests.imported.test_records import DIGITS, LABELS, write
+from tests.report import confident, made
 
 _ITEM = re.compile(
     r'<li><img src="data:image/jpeg;base64,([^"]+)" width="(\d+)" height="(\d+)" alt="Test image ([^"]+)" '
@@ -155,3 +156,10 @@ def test_files_that_nobody_compared_are_not_shown_without_a_comparison() -> None
     assert gallery.of_catalog("digits").digest == catalog.find("digits", None).digest
     with pytest.raises(MissingData):
         gallery.of_catalog("oxford_pets")
+
+
+def test_numbers_of_shots_without_calibration_are_named(tmp_path: Path) -> None:
+    for shots in (1, 4, 16):
+        confident.one(tmp_path, made.cell("safe", "birds", shots, 1))
+    said = "Left out here: 1 and 4 shots; <code>bench table --datasets birds --shots 1,4 --backbone pocket-rn"
+    assert f"{said} --metric ece --results {tmp_path}</code> shows them." in report(load_results(tmp_path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from bench.metrics import METRICS
 from bench.records import store
 from bench.records.types import EvaluationRecord
 from bench.report import measures
+from bench.report.compact import pack
 from bench.report.compare import compare
 from bench.report.frame import load_results
 from bench.report.outputs import outputs_of, stacked_outputs
@@ -121,8 +123,24 @@ def test_old_records_have_a_dash_and_say_so(tmp_path: Path) -> None:
     synthetic.grid(tmp_path, {"zero-shot": 0.5, "safe": 0.6, "coop": 0.4}, datasets=("ants", "bees"))
     old = load_results(tmp_path)
     assert old["ece"].isna().all() and old["balanced"].isna().all() and old["temperature"].isna().all()
+    again = "`bench run --methods zero-shot,coop,safe --datasets ants,bees --prompts hand --shots 1,16 "
+    again += f"--backbone toy-rn --seeds 1,2,3 --fresh --results {tmp_path}` makes them again"
+    with pytest.raises(BenchError, match=re.escape(again)):
+        table(old, metric="ece")
+    (tmp_path / "packed").mkdir()
+    pack(tmp_path, tmp_path / "packed")
+    beside = f"--seeds 1,2,3 --results {tmp_path}/packed-again` makes them again"
+    with pytest.raises(BenchError, match=re.escape(beside)):
+        table(load_results(tmp_path / "packed"), metric="ece")
+
+
+def test_some_old_records_have_a_dash_and_say_so(tmp_path: Path) -> None:
+    synthetic.grid(tmp_path, {"zero-shot": 0.5, "safe": 0.6, "coop": 0.4}, datasets=("ants", "bees"))
+    old = load_results(tmp_path)
+    old.loc[old["method"] == "zero-shot", "ece"] = 12.5
     printed = table(old, metric="ece")
-    assert {e.text for r in printed.rows for e in r.entries.values()} == {MISSING}
+    dashes = {e.text for r in printed.rows if r.shots for e in r.entries.values()}
+    assert dashes == {MISSING}
     (note,) = [n for n in printed.notes if "do not keep what" in n]
     assert "expected calibration error" in note and "--fresh" in note and "all rows at 1 and 16 shots" in note
     assert not any(n.startswith("Incomplete") for n in printed.notes), "the cells are there"

@@ -57,6 +57,15 @@ def test_an_image_counts_once_however_many_seeds_saw_it(labels: None) -> None:
     assert (many.difference.low, many.difference.high) == (expected.low, expected.high)
 
 
+def test_an_interval_that_says_nothing_is_not_printed(labels: None) -> None:
+    found = moves(gaps([1, 0, 1, 1, 1, 0, 0, 0]), {"set": "r"})
+    ant, bee = sorted(found.gains, key=lambda one: one.label)
+    assert ant.difference.high - ant.difference.low > 1
+    text = notes(("a", "b"), found)[0]
+    assert "ant +50.00 (too few seeds or images for an interval; 2 images of set)" in text
+    assert f"bee +100.00 ({100 * bee.difference.low:+.2f} to +100.00; 3 images of set)" in text
+
+
 def test_no_moves_say_nothing(labels: None) -> None:
     none = moves(gaps([0] * 8), {"set": "r"})
     assert (none.gains, none.losses) == ((), ()) and notes(("a", "b"), none) == []
@@ -76,6 +85,7 @@ def test_a_comparison_names_classes_after_its_verdict(tmp_path: Path) -> None:
     assert nothing.classes.gains == () and not any("gains most" in note for note in nothing.table.notes)
     by_other = compare(frame, "safe", "coop", classes=1, metric="macro-f1")
     assert by_other.classes == comparison.classes, "classes are compared by accuracy"
+    assert by_other.table.notes[1] == f"By accuracy: {said[1]}"
     with pytest.raises(BenchError, match="--classes -1"):
         compare(frame, "safe", "coop", classes=-1)
 

@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from bench.errors import BenchError
+from bench.metrics import METRICS
 from tests.report.synthetic import grid, write_cell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,3 +147,19 @@ def test_metrics_on_the_command_line(bench: Bench, runs: Path) -> None:
     assert isinstance(untold, BenchError) and "do not keep what it needs" in str(untold)
     for refused in (("--against", "paper", "--metric", "ece"), ("2", "--metric", "ece")):
         assert isinstance(bench("table", "--results", runs, *refused).exception, BenchError)
+
+
+def test_metrics_are_listed_and_asked_for_one_at_a_time(bench: Bench, runs: Path) -> None:
+    listed = bench("list", "metrics").output
+    assert [line.split()[0] for line in listed.splitlines()] == list(METRICS)
+    assert "area under the risk-coverage curve" in listed and "lower is better" in listed
+    rows = json.loads(bench("list", "metrics", "--format", "json").output)
+    assert [row["better"] == "lower" for row in rows] == [m.lower_is_better for m in METRICS.values()]
+    refused = bench("table", "--metric", "ece,nll", "--results", str(runs))
+    assert refused.exit_code and "one metric at a time, as in --metric ece" in str(refused.exception)
+
+
+def test_both_spellings_name_the_datasets_of_a_comparison(bench: Bench, runs: Path) -> None:
+    words = ("compare", "safe", "zero-shot", "--results", str(runs))
+    some = [bench(*words, option, "ants") for option in ("--datasets", "--dataset")]
+    assert some[0].exit_code == 0 and some[0].output == some[1].output, some[0].output

@@ -133,6 +133,15 @@ def test_rows_that_lack_the_same_share_a_note(tmp_path: Path) -> None:
     )
 
 
+def test_rows_without_labels_have_one_run(tmp_path: Path) -> None:
+    grid(tmp_path, {"safe": 0.6, "zero-shot": 0.4}, shots=(1,))
+    frame = load_results(tmp_path)
+    once = "The numbers are test accuracies in %, each the mean over 3 seeds (zero-shot: one run). "
+    assert table(frame).notes[0].startswith(once)
+    few = "The numbers are test accuracies in %, each the mean over 3 seeds. "
+    assert table(frame, methods=["safe"]).notes[0].startswith(few)
+
+
 def test_oracle_rows_are_marked_and_never_best(tmp_path: Path) -> None:
     grid(tmp_path, {"safe": 0.6, "coop": 0.4}, shots=(1,))
     grid(tmp_path, {"safe": 0.95}, shots=(1,), protocol="test-oracle")

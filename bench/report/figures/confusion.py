@@ -6,6 +6,7 @@ Legend: S seeds, n test images.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,8 @@ def draw(
 ) -> Drawn:
     """Draw for each pair in which share of the true class's images the other class is predicted.
 
-    The pairs are those with the most such predictions, over all seeds and methods. Shares are means over
+    The pairs are those with the most such predictions over all seeds: of several methods, the worst pairs of
+    each in turn. Shares are means over
     seeds, with 95 % intervals in which an image counts once however many seeds saw it. The class names are
     read where ``written`` and ``data_root`` say, as ``classnames`` does. Raises BenchError if a choice is
     left open, and if no prediction is wrong.
@@ -76,27 +78,25 @@ def draw(
         f"Most confused pairs of classes on {where}, {', '.join(appearances)}; "
         f"the first is {first['pair']} with {first['y']:.1f} % by {first['series']}"
     )
-    drawn = counted(len(pairs), "pair")
-    lines = [
-        f"Drawn: {drawn} with the most wrong predictions. The lines are 95 % intervals of one pair each."
-    ]
+    which = "with the most wrong predictions"
+    which += ", the worst of each method in turn" if len(methods) > 1 else ""
+    lines = [f"Drawn: {counted(len(pairs), 'pair')} {which}. The lines are 95 % intervals of one pair each."]
     lines += [found.why] if found.why else []
     return Drawn(figure, points, alt, (*notes, *remarks, *lines))
 
 
 def most_confused(methods: Sequence[Kept]) -> list[Pair]:
-    """Return the pairs with the most wrong predictions per seed, averaged over methods.
+    """Return the pairs with the most wrong predictions: the worst of each method in turn, each pair once.
 
-    Of pairs with as many, that of the lower classes stands first.
+    Of pairs with as many, that of the lower classes stands first. The methods of most errors would otherwise
+    choose all pairs.
     """
-    counts: dict[Pair, float] = {}
+    worst = []
     for one in methods:
-        for row in confusions(one.outputs):
-            pair = (row.label, row.taken_for)
-            counts[pair] = counts.get(pair, 0.0) + row.times / len(one.outputs)
-    return sorted(counts, key=lambda pair: (-round(counts[pair], 9), pair))[
-        : PAIRS if len(methods) == 1 else _OF_SEVERAL
-    ]
+        counts = {(row.label, row.taken_for): row.times for row in confusions(one.outputs)}
+        worst.append(sorted(counts, key=lambda pair: (-counts[pair], pair)))
+    in_turn = [pair for some in zip_longest(*worst) for pair in some if pair is not None]
+    return list(dict.fromkeys(in_turn))[: PAIRS if len(methods) == 1 else _OF_SEVERAL]
 
 
 def share_of(one: Kept, pair: Pair) -> tuple[float, float, float]:

@@ -11,6 +11,7 @@ from bench.errors import BenchError
 from bench.metrics import Outputs
 from bench.names import canonical
 from bench.report import select
+from bench.report.coordinates import IMPORTED
 from bench.report.figures import outcomes, series
 from bench.report.outputs import stacked_outputs
 from bench.report.select import Choice
@@ -34,8 +35,8 @@ def rows_of(frame: pd.DataFrame, choice: Choice, what: str) -> tuple[pd.DataFram
     They are default rows with one backbone, on the own test images of one dataset, at one number of shots
     or at none. Raises BenchError if a choice is left open or nothing is recorded.
     """
-    own, notes = select.for_figures(frame[frame["target"] == frame["dataset"]], choice)
-    own = select.one_backbone(select.plain(own, choice))
+    whole, notes = select.for_figures(frame[frame["target"] == frame["dataset"]], choice)
+    own = select.one_backbone(select.plain(whole, choice))
     if not len(own):
         raise BenchError(
             f"plot {what}: no records to draw; make some with `{select.run_command(choice, '')}`"
@@ -50,7 +51,44 @@ def rows_of(frame: pd.DataFrame, choice: Choice, what: str) -> tuple[pd.DataFram
             f"{several.idxmax()} has several of the prompt sets {', '.join(choice.prompts)}: "
             "choose one with --prompts"
         )
-    return own, notes
+    return own, [*notes, *_prompt_notes(own, whole), *_missing(own, frame, choice)]
+
+
+def _prompt_notes(own: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
+    """Say which prompt sets the methods have here, and which others were recorded."""
+    sets: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
+    for method, group in own.groupby("method"):
+        drawn = str(group["prompts"].iloc[0])
+        if drawn != IMPORTED:
+            sets.setdefault(drawn, []).append(str(method))
+        rows = whole[(whole["method"] == method) & (whole["variant"] == "")]
+        for name in sorted(set(rows["prompts"]) - {drawn}):
+            others.setdefault(name, []).append(str(method))
+    notes = []
+    if sets:
+        several = [f"{name} ({listed(of, len(of))})" for name, of in sorted(sets.items())]
+        said = several if len(sets) > 1 else list(sets)
+        notes.append(f"Prompt set{'s' if len(sets) > 1 else ''}: {', '.join(said)}.")
+    if others:
+        away = "; ".join(f"{name} of {listed(of, len(of))}" for name, of in sorted(others.items()))
+        notes.append(f"Left out: prompts {away}; --prompts chooses others.")
+    return notes
+
+
+def _missing(own: pd.DataFrame, frame: pd.DataFrame, choice: Choice) -> list[str]:
+    """Name the methods that were asked for and have no row that fits the other options."""
+    there = set(own["method"].map(canonical))
+    named = {canonical(str(name)): str(name) for name in frame["method"].unique()}
+    lost = [named.get(canonical(name), name) for name in choice.methods if canonical(name) not in there]
+    if not lost:
+        return []
+    of = f" with prompts {' or '.join(choice.prompts)}" if choice.prompts else ""
+    at = f" at {shots_list(choice.shots)}" if choice.shots else ""
+    has = "has" if len(lost) == 1 else "have"
+    return [
+        f"Left out: {listed(lost, len(lost))}, which {has} no records of unchanged settings{of}{at} here."
+    ]
 
 
 def read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from bench.records.types import EvaluationRecord
 from bench.report import classnames
 from bench.report.classes import by_class, most_taken
 from bench.report.classnames import ClassNames
+from bench.report.command import command
 from bench.report.html.gallery import Gallery
 from bench.report.html.text import escape
 from bench.report.outputs import stacked_outputs
 from bench.report.table import MISSING, Row, Score, Table
-from bench.report.wording import seeds_list, shots_text
+from bench.report.wording import seeds_list, shots_list, shots_text
 from bench.stats import lowered, mean_interval
 
 MOST = 10  # classes and pairs of a dataset that are listed
@@ -52,7 +54,7 @@ def section(
             there = [row for row in table.rows if row.entries[name].paths]
             if there:
                 where = f", {there[0].block[0]}" if len(tables) > 1 else ""
-                body = _part(name, there, rows, gallery, written or {})
+                body = _part(name, there, rows, gallery, written or {}, frame.attrs.get("folders", ()))
                 parts.append(
                     f'<section class="dataset" id="classes-{number}-{i}"><h3>{escape(name + where)}</h3>'
                     f"{body}</section>"
@@ -70,12 +72,13 @@ def _part(
     rows: Mapping[str, Mapping[Any, Any]],
     gallery: Gallery,
     written: Mapping[str, str],
+    folders: Sequence[str] = (),
 ) -> str:
     """Write the part of one dataset. ``there``: the table rows that have results on it."""
     most = max(row.shots for row in there)
     best = _best([row for row in there if row.shots == most], name)
     shown = [row for row in there if row.shots in (0, most)]
-    calibration = _calibration(name, shown, rows, most)
+    calibration = _calibration(name, shown, rows, most) + _other_shots(name, there, most, folders)
     try:
         outputs = stacked_outputs(best.entries[name].paths)
         digest = classnames.digest_of(best.entries[name].paths[0])
@@ -139,6 +142,17 @@ def _calibration(name: str, shown: Sequence[Row], rows: Mapping[str, Mapping[Any
     return f"<h4>Calibration beside accuracy, {escape(shots_text(most))}</h4>" + _table(
         "Calibration beside accuracy", _COLUMNS, lines
     )
+
+
+def _other_shots(name: str, there: Sequence[Row], most: int, folders: Sequence[str]) -> str:
+    """Say which numbers of shots have no calibration here, and the command that shows it."""
+    others = sorted({row.shots for row in there} - {0, most})
+    if not others:
+        return ""
+    flags = f"--datasets {shlex.quote(name)} --shots {','.join(map(str, others))}"
+    flags += f" --backbone {shlex.quote(str(there[0].block[0]))} --metric ece"
+    shows = f"<code>{escape(command('table', flags, folders))}</code>"
+    return f"<p>Left out here: {escape(shots_list(others))}; {shows} shows them.</p>"
 
 
 def _mean(which: str, paths: Sequence[str], rows: Mapping[str, Mapping[Any, Any]]) -> str:
