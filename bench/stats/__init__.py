@@ -13,6 +13,7 @@ average speaks about these datasets only.
 from bench.stats.abstain import threshold
 from bench.stats.best import Mark, column_marks, critical_value, not_told_from_best
 from bench.stats.choice import Choice, Standing, choose, commonest, expected
+from bench.stats.curve import MoreLabels, more_labels
 from bench.stats.gate import NonInferiority, non_inferiority
 from bench.stats.intervals import (
     Interval,
@@ -50,6 +51,7 @@ __all__ = [
     "Interval",
     "Mark",
     "McNemar",
+    "MoreLabels",
     "NonInferiority",
     "Standing",
     "average_difference_interval",
@@ -71,6 +73,7 @@ __all__ = [
     "lowered",
     "mcnemar",
     "mean_interval",
+    "more_labels",
     "non_inferiority",
     "not_separated",
     "not_told_from_best",

@@ -20,7 +20,7 @@ five models the plain variance holds nearly (Bayle et al. 2020); ``WIDER`` is th
 tests/stats/test_choice_simulated.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ from bench.stats.intervals import Interval, corrected, mean_interval
 from bench.stats.paired import average_difference_intervals
 
 WIDER = 1.1  # how much larger the standard error is than that of independent images
-_TOGETHER = 4_000_000  # numbers of a block of samples, 32 MB
+_TOGETHER = 1_000_000  # numbers of a block of samples, 8 MB
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ def _excess(y: NDArray[np.bool_], resamples: int, rng: np.random.Generator) -> t
     """Return the place of the chosen method, and by how much being chosen raises its accuracy on average."""
     methods, images = y.shape
     first, second = np.triu_indices(methods)
-    pairs = (y[first] & y[second]).T.astype(np.float64)  # (n, pairs): the diagonal has the methods themselves
+    kinds, times = patterns(y)
+    pairs = (kinds[first] & kinds[second]).T.astype(np.float64)  # (K, pairs), each method with itself too
 
     def chosen(counts: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         both = np.empty((len(counts), methods, methods))
@@ -131,19 +132,35 @@ def _excess(y: NDArray[np.bool_], resamples: int, rng: np.random.Generator) -> t
         hits = both[:, np.arange(methods), np.arange(methods)]
         return chosen_of(hits, both, images), hits
 
-    places, hits = chosen(np.ones((1, images)))
+    places, hits = chosen(times[None].astype(np.float64))
     place, whole = int(places[0]), float(hits[0, places[0]])
     # The images themselves count as a sample without an excess, so that one sample at least chooses the same.
     total, number = 0.0, 1
-    block = max(1, _TOGETHER // max(images, methods**2))
-    for start in range(0, resamples, block):
-        some = min(block, resamples - start)
-        counts = rng.multinomial(images, np.full(images, 1 / images), some).astype(np.float64)
+    for counts in samples(times, resamples, rng):
         places, hits = chosen(counts)
         same = places == place
         total += float((hits[same, place] - whole).sum()) / images
         number += int(same.sum())
     return place, total / number
+
+
+def patterns(y: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return the K different columns (M, K) of outcomes (M, n), and how many images have each (K,).
+
+    Images with the same outcomes count for the same, so samples of images are samples of these columns.
+    """
+    kinds, times = np.unique(y.astype(np.uint8), axis=1, return_counts=True)
+    return kinds.astype(bool), times
+
+
+def samples(
+    times: NDArray[np.int64], resamples: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.float64]]:
+    """Yield blocks (b, K) of bootstrap samples of as many images: how many of each column a sample has."""
+    block = max(1, _TOGETHER // len(times))
+    for start in range(0, resamples, block):
+        some = min(block, resamples - start)
+        yield rng.multinomial(times.sum(), times / times.sum(), some).astype(np.float64)
 
 
 def commonest(labels: ArrayLike) -> NDArray[np.bool_]:

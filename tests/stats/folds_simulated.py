@@ -72,7 +72,8 @@ class World:
     `spread`: the standard deviation of the class centres; the noise has 1. `uneven`: the log standard
     deviation of the scale of the noise over its axes; the more uneven, the more a covariance helps. `texts`:
     the standard deviation of the error of the prototypes. `rare`: the share of the rarest class in that of
-    the commonest one.
+    the commonest one. `mislabelled`: the share of images, fresh ones too, that carry the label of the next
+    class. Confidence cannot tell them, so the error is about the same at every threshold.
     """
 
     images: int
@@ -83,6 +84,7 @@ class World:
     uneven: float = 0.0
     texts: float = 0.4
     rare: float = 1.0
+    mislabelled: float = 0.0
 
 
 WORLDS = {
@@ -93,8 +95,8 @@ WORLDS = {
     "8 unlike, 600 images": World(600, uneven=0.8, texts=0.5, classes=10, size=24, spread=0.3),
     "3 unlike, 300 images": World(300, ("text", "centroid", "lda"), uneven=0.6, rare=0.4),
     "8 accurate, 300 images": World(300, spread=1.0, texts=0.5, uneven=0.3),
-    "5 accurate, 600 images": World(
-        600, ("centroid", "lda shrunk", "ridge 100", "ridge 1", "logistic"), spread=0.9
+    "4 mislabelled, 600 images": World(
+        600, ("centroid", "lda shrunk", "lda", "logistic"), spread=1.6, mislabelled=0.052
     ),
 }
 
@@ -103,13 +105,15 @@ WORLDS = {
 class Repetition:
     """The outcomes of one repetition, and what its models do on fresh images.
 
-    `right` and `confidence` (M, n): of every image, by the model that did not see it.
+    `right` and `confidence` (M, n): of every image, by the model that did not see it. `fresh` returns those
+    of a method's five models on fresh images (F, T), `refitted` those of the method trained on all images
+    (T,).
     """
 
     right: Array
     confidence: Array
-    heads: Sequence[Sequence[Head]]  # by method and fold
-    fresh: Callable[[int], tuple[Array, Array]]  # of a method: right and confidence (F, T)
+    fresh: Callable[[int], tuple[Array, Array]]
+    refitted: Callable[[int], tuple[Array, Array]]
 
     def truth(self, method: int) -> float:
         """The accuracy of a method, trained on four fifths, on fresh images."""
@@ -121,6 +125,12 @@ def _scored(head: Head, features: Array, labels: Array) -> tuple[Array, Array]:
     logits = features @ head[0] + head[1]
     logits -= logits.max(1, keepdims=True)
     return logits.argmax(1) == labels, 1 / np.exp(logits).sum(1)
+
+
+def _mislabelled(labels: Array, world: World, rng: np.random.Generator) -> Array:
+    """Labels of which a share names the next class."""
+    moved = rng.random(len(labels)) < world.mislabelled
+    return np.where(moved, (labels + 1) % world.classes, labels)
 
 
 def _stratified(labels: Array, rng: np.random.Generator) -> Array:
@@ -144,6 +154,7 @@ def repetition(world: World, rng: np.random.Generator) -> Repetition:
     labels = np.concatenate([np.repeat(np.arange(k), FOLDS), rng.choice(k, n - FOLDS * k, p=shares)])
     fresh_shares = (FOLDS + (n - FOLDS * k) * shares) / n
     features = centres[labels] + scale * rng.standard_normal((n, d))
+    labels = _mislabelled(labels, world, rng)
     fold = _stratified(labels, rng)
     right, confidence = np.empty((len(world.methods), n), dtype=bool), np.empty((len(world.methods), n))
     heads: list[list[Head]] = []
@@ -155,11 +166,65 @@ def repetition(world: World, rng: np.random.Generator) -> Repetition:
             right[m, test], confidence[m, test] = _scored(heads[-1][-1], features[test], labels[test])
     seed = int(rng.integers(2**32))
 
-    def fresh(method: int) -> tuple[Array, Array]:
+    def scored(some: Sequence[Head]) -> tuple[Array, Array]:
         again = np.random.default_rng(seed)
         y = again.choice(k, FRESH, p=fresh_shares)
         x = (centres[y] + scale * again.standard_normal((FRESH, d))).astype(np.float32)
-        found = [_scored((w.astype(np.float32), b.astype(np.float32)), x, y) for w, b in heads[method]]
+        y = _mislabelled(y, world, again)
+        found = [_scored((w.astype(np.float32), b.astype(np.float32)), x, y) for w, b in some]
         return np.stack([one[0] for one in found]), np.stack([one[1] for one in found])
 
-    return Repetition(right, confidence, heads, fresh)
+    def refitted(method: int) -> tuple[Array, Array]:
+        hits, sure = scored([METHODS[world.methods[method]](features, labels, prototypes)])
+        return hits[0], sure[0]
+
+    return Repetition(right, confidence, lambda method: scored(heads[method]), refitted)
+
+
+def curve(
+    world: World,
+    method: str,
+    shares: Sequence[float],
+    factor: float,
+    rng: np.random.Generator,
+    truths: int = 4,
+) -> tuple[Array, Array, float, float]:
+    """A learning curve of one method, and the truth beyond it.
+
+    Returns the numbers of training images (P,), the outcomes of all images (P, n) by the models of five folds
+    that were trained on these shares of the other folds, and the true accuracies at the largest number and at
+    `factor` times it: means over `truths` further draws of training images.
+    """
+    k, d, n = world.classes, world.size, world.images
+    centres = world.spread * rng.standard_normal((k, d))
+    scale = np.exp(world.uneven * rng.standard_normal(d))
+    prototypes = centres + world.texts * rng.standard_normal((k, d))
+
+    def draw(number: int) -> tuple[Array, Array]:
+        y = np.arange(number) % k
+        return (centres[y] + scale * rng.standard_normal((number, d))), y
+
+    features, labels = draw(n)
+    fold = _stratified(labels, rng)
+    order = rng.permutation(n)
+    sizes = np.array([round(share * n * (1 - 1 / FOLDS)) for share in shares])
+    right = np.empty((len(shares), n), dtype=bool)
+    for f in range(FOLDS):
+        others = order[fold[order] != f]
+        for p, size in enumerate(sizes):
+            some = others[:size]
+            head = METHODS[method](features[some], labels[some], prototypes)
+            right[p, fold == f] = _scored(head, features[fold == f], labels[fold == f])[0]
+    x, y = draw(FRESH // k * k)
+    true = [
+        float(
+            np.mean(
+                [
+                    _scored(METHODS[method](*draw(int(size)), prototypes), x, y)[0].mean()
+                    for _ in range(truths)
+                ]
+            )
+        )
+        for size in (sizes.max(), factor * sizes.max())
+    ]
+    return sizes, right, true[0], true[1]
