@@ -66,7 +66,7 @@ def allowed_errors(images: int, at_error: float, tail: float) -> NDArray[np.int6
     # Its rounding may be off by one at a step.
     most -= special.bdtr(most, number, at_error) > tail
     most += (most + 1 < number) & (special.bdtr(most + 1, number, at_error) <= tail)
-    return most.astype(np.int64)
+    return np.asarray(most, dtype=np.int64)
 
 
 def passing(images: int, at_error: float, allowed: NDArray[np.int64]) -> float:

@@ -197,7 +197,7 @@ def chosen_of(hits: NDArray[np.float64], both: NDArray[np.float64], images: int)
     methods, rows = hits.shape[1], np.arange(len(hits))
     best = hits.argmax(1)
     if methods < 2:
-        return best
+        return np.asarray(best)
     top = hits[rows, best][:, None]
     gap = (hits - top) / images
     square = (hits + top - 2 * both[rows, best]) / images  # mean of the squared differences, which are 0 or 1

@@ -103,6 +103,9 @@ def held(found: list[Found], name: str = "error") -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=200, help="of every world (default: 200)")
+    parser.add_argument(
+        "worlds", nargs="*", metavar="WORLD", help="such as '8 alike, 100 images'; all of them"
+    )
     asked = parser.parse_args()
     accuracy = [
         "| | true | best by mean | chosen | expected | plain interval covers | expected covers "
@@ -113,8 +116,8 @@ def main() -> None:
     ]
     for rows, columns in ((accuracy, 8), (abstain, 5)):
         rows.append("|---" + "|--:" * columns + "|")
-    for name, world in WORLDS.items():
-        found = simulate(world, asked.repetitions, np.random.default_rng(23))
+    for name in asked.worlds or WORLDS:
+        found = simulate(WORLDS[name], asked.repetitions, np.random.default_rng(23))
         excesses = " | ".join(f"{mean(found, key):+.1f}" for key in ("highest", "excess", "left"))
         covers = " | ".join(f"{mean(found, key):.1f}" for key in ("plain_covers", "covers"))
         again = f"{mean(found, 'refitted'):+.1f} | {mean(found, 'refitted_covers'):.1f}"

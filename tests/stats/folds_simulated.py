@@ -61,7 +61,7 @@ METHODS: dict[str, Fit] = {  # from simple to complex
     "lda": _of(LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.05)),
     "ridge 100": _of(RidgeClassifier(alpha=100.0), 6.0),
     "ridge 1": _of(RidgeClassifier(alpha=1.0), 6.0),
-    "logistic": _of(LogisticRegression(C=0.1, max_iter=40, tol=1e-3)),
+    "logistic": _of(LogisticRegression(C=0.1, max_iter=500, tol=1e-3)),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -21,7 +22,7 @@ def rows(error: Callable[[float], float], images: int = 20_000, seed: int = 0) -
 
 
 def power(size: float) -> float:
-    return 1.2 * size**-0.5
+    return 1.2 / math.sqrt(size)
 
 
 def inverse(size: float) -> float:
