@@ -30,7 +30,7 @@ from bench.stats.best import column_marks, critical_value
 from bench.stats.intervals import Interval, corrected, mean_interval
 from bench.stats.paired import average_difference_intervals
 
-WIDER = 1.1  # how much larger the standard error is than that of independent images
+WIDER = 1.05  # how much larger the standard error is than that of independent images
 _TOGETHER = 1_000_000  # numbers of a block of samples, 8 MB
 
 

@@ -92,7 +92,15 @@ WORLDS = {
     "8 alike, 300 images": World(300, spread=0.6, texts=0.2, rare=0.4),
     "7 close, 200 images": World(200, tuple(METHODS)[1:], uneven=0.4, classes=4),
     "8 unlike, 100 images": World(100, uneven=0.8, texts=0.5, spread=0.4),
-    "8 unlike, 600 images": World(600, uneven=0.8, texts=0.5, classes=10, size=24, spread=0.3),
+    "5 unlike, 600 images": World(
+        600,
+        ("text", "centroid", "lda shrunk", "lda", "ridge 1"),
+        uneven=0.8,
+        texts=0.5,
+        classes=10,
+        size=24,
+        spread=0.3,
+    ),
     "3 unlike, 300 images": World(300, ("text", "centroid", "lda"), uneven=0.6, rare=0.4),
     "8 accurate, 300 images": World(300, spread=1.0, texts=0.5, uneven=0.3),
     "4 mislabelled, 600 images": World(
