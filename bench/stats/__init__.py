@@ -10,12 +10,16 @@ an interval has to account for both. Datasets are no sample, but for ``dataset_i
 average speaks about these datasets only.
 """
 
+from bench.stats.abstain import threshold
 from bench.stats.best import Mark, column_marks, critical_value, not_told_from_best
+from bench.stats.choice import Choice, Standing, choose, commonest, expected
+from bench.stats.curve import MoreLabels, more_labels
 from bench.stats.gate import NonInferiority, non_inferiority
 from bench.stats.intervals import (
     Interval,
     average_interval,
     average_intervals,
+    corrected,
     dataset_interval,
     lowered,
     mean_interval,
@@ -42,30 +46,39 @@ from bench.stats.ranks import (
 
 __all__ = [
     "MAX_METHODS",
+    "Choice",
     "Friedman",
     "Interval",
     "Mark",
     "McNemar",
+    "MoreLabels",
     "NonInferiority",
+    "Standing",
     "average_difference_interval",
     "average_interval",
     "average_intervals",
+    "choose",
     "column_marks",
+    "commonest",
+    "corrected",
     "critical_difference",
     "critical_value",
     "dataset_interval",
     "difference",
     "difference_bounds",
     "difference_interval",
+    "expected",
     "friedman",
     "holm",
     "lowered",
     "mcnemar",
     "mean_interval",
+    "more_labels",
     "non_inferiority",
     "not_separated",
     "not_told_from_best",
     "p_value",
     "resolvable",
+    "threshold",
     "wilcoxon_holm",
 ]

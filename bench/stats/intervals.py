@@ -67,6 +67,23 @@ def lowered(interval: Interval, by: float, least: float = 0.0) -> Interval:
     return replace(interval, low=min(interval.low, max(least, low)))
 
 
+def corrected(interval: Interval, by: float, wider: float = 1.0) -> Interval:
+    """Return the interval of an accuracy from which a known excess is taken, in Wilson's form.
+
+    `by`: how much too high the estimate is on average, which may be negative. The new estimate stays between
+    0 and 1. `wider` multiplies the standard error. Raises ValueError for an infinite excess or a factor that
+    is not positive.
+    """
+    if not (np.isfinite(by) and 0 < wider < np.inf):
+        raise ValueError(f"a correction is a finite number and a positive factor, not {by} and {wider}")
+    p = interval.parts
+    parts = p._replace(
+        estimate=np.clip(p.estimate - by, *SHARES), seeds=p.seeds * wider**2, images=p.images * wider**2
+    )
+    low, high = _ends(parts, half_width(parts, interval.level), SHARES)
+    return Interval(float(parts.estimate), float(low), float(high), interval.varies, parts, interval.level)
+
+
 def average_interval(
     cells: Sequence[ArrayLike],
     level: float = 0.95,
