@@ -51,7 +51,7 @@ def test_arrays_are_numbers_of_a_bounded_size(tmp_path: Path) -> None:
     assert all(
         np.array_equal(read[name], arrays[name]) and read[name].shape == arrays[name].shape for name in arrays
     )
-    with pytest.raises(unpack.Torn, match=r"no item named 'x\.npy'"):
+    with pytest.raises(unpack.Torn, match="it has no array 'x'"):
         unpack.npz(file, ["x"])
     np.savez_compressed(file, a=np.zeros(1_000_000))
     with pytest.raises(unpack.Torn, match="more than 1 MB"):

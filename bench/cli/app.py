@@ -149,7 +149,7 @@ app.command(
     epilog=examples(
         "bench export shop.clf --onnx shop.onnx",
         "bench export shop.clf photos/ --onnx shop.onnx",
-        "bench export --results results --method safe --dataset digits --shots 16 --seed 1 --onnx f.onnx",
+        "bench export --method safe --dataset digits --shots 16 --seed 1 --onnx s.onnx",
     ),
 )(export)
 app.command(

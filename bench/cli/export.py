@@ -79,7 +79,7 @@ def export(
 
     The file turns pixels into logits and probabilities; class names and preprocessing are in its metadata.
     It is compared with PyTorch on real images before it is written, and refused if a number differs by more
-    than 1e-4. Needs the extra [onnx]. For other options of a cell, save it with `bench keep` first.
+    than 1e-4. Needs the extra `onnx`. For other options of a cell, save it with `bench keep` first.
     """
     from bench.classifier import export as exporting
     from bench.classifier import model as models

@@ -300,7 +300,7 @@ class _Planner:
             recipe=asdict(recipe),
             dataset=dataset.digest,
             draw=self.draws.of(place).digest,
-            draw_kind="fold" if place.shots == ALL else "few-shot",
+            draw_kind=keys.FOLD if place.shots == ALL else keys.FEW_SHOT,
             shots=place.shots,
             seed=place.seed,
             weights=backbone.digest,

@@ -30,6 +30,9 @@ PRECISIONS = {SINGLE: "float32", "fp16": "float16", "bf16": "bfloat16"}
 Count = Annotated[int, Meta(ge=0, le=2**62)]  # what an array of whole numbers can hold
 ALL: Literal["all"] = "all"  # the shots of a fold: all labelled images but those that it tests
 Shots = Count | Literal["all"]
+# How images are drawn. Use these objects: msgspec leaves a field out only if it holds the default object.
+FEW_SHOT: Literal["few-shot"] = "few-shot"
+FOLD: Literal["fold"] = "fold"
 Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
@@ -77,7 +80,7 @@ class FitKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     source: str = ""
     sentences: bool = False
     classes: str = "all"
-    draw_kind: Literal["few-shot", "fold"] = "few-shot"
+    draw_kind: Literal["few-shot", "fold"] = FEW_SHOT
     engine: int = 1
 
     def digest(self) -> str:
@@ -116,8 +119,11 @@ def plain(value: Any) -> Any:
 
 
 def _name(key: FitKey | EvaluationKey, what: str) -> str:
+    # msgspec leaves a field out if it holds the default object; here it is left out if the value is equal.
+    usual = {f.name: f.default for f in msgspec.structs.fields(type(key))}
     try:
-        return digest(msgspec.to_builtins(key, enc_hook=plain))
+        values = msgspec.to_builtins(key, enc_hook=plain)
+        return digest({name: value for name, value in values.items() if value != usual[name]})
     except (TypeError, ValueError, NotImplementedError) as error:
         raise BenchError(
             f"{what} cannot be in a key: {error}; use finite numbers, words and tuples of them"

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.errors import BenchError
 from bench.interface import TEXT, Recipe, Stream
+from bench.plan import needs
 from bench.run import evaluate, session, task
 from bench.run import fit as fitting
 from bench.train import select, slices, waves
@@ -154,6 +155,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(fitting, "prepared", lambda *_: (calls.append("prepared"), (case, 0.0))[1])
     monkeypatch.setattr(select, "fit", lambda *given: fitted(*given)[0])
     monkeypatch.setattr(fitting.temperature, "of_fit", lambda *_: (1.0, ""))
+    monkeypatch.setattr(needs, "calibrates", lambda fit: False)
     monkeypatch.setattr(select, "fit_joined", fitted)
     monkeypatch.setattr(select, "bytes_per_replica", lambda *_: 1)
     monkeypatch.setattr(fitting, "held", lambda cases: 0)

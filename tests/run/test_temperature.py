@@ -86,7 +86,7 @@ def of_fit(slices: Callable[..., Iterator[Any]], fail: bool = False) -> tuple[fl
     fit: Any = SimpleNamespace(
         cell=cell, backbone=backbone, method=Plain(), parts=SimpleNamespace(source=""), changed={}, after={},
         draw=SimpleNamespace(val=Items(("a", "b", "c", "d"), (0, 1, 0, 1))),
-        dataset=SimpleNamespace(classnames=("x", "y")),
+        dataset=SimpleNamespace(classnames=("x", "y")), facts=SimpleNamespace(shots=2),
     )  # fmt: skip
     session: Any = SimpleNamespace(
         device="cpu", sharers=1, guard=Guard(), slices=slices, report=lambda line: None
@@ -119,7 +119,9 @@ def test_logits_that_fail_leave_the_fit_without_a_temperature() -> None:
 
 def planned(protocol: str = "recipe", shots: int = 2, val: int = 4) -> Any:
     return SimpleNamespace(
-        cell=SimpleNamespace(protocol=protocol, shots=shots), draw=SimpleNamespace(val=[0] * val)
+        cell=SimpleNamespace(protocol=protocol),
+        facts=SimpleNamespace(shots=shots),
+        draw=SimpleNamespace(val=[0] * val),
     )
 
 
