@@ -13,7 +13,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq  # not where it is used: no fit's seconds contain the import
 from torch import Tensor
 
 from bench.errors import short_of_memory
@@ -40,6 +39,8 @@ def optimal(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> f
     has at most one root, which is found in double precision. The result is 1 if every image has equal logits,
     for T does not matter then.
     """
+    from scipy.optimize import brentq  # here: it takes half a second, and not every run needs it
+
     z_NK = np.asarray(logits_NK, np.float64)
     z_NK = z_NK - z_NK.max(1, keepdims=True)
     true_N = z_NK[np.arange(len(z_NK)), labels_N]

@@ -8,8 +8,9 @@ import random
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
@@ -111,6 +112,40 @@ def records(results: Path, states: bool = True) -> dict[str, bytes]:
                 record.pop(key, None)
             found[path.name] = json.dumps(record, sort_keys=True).encode()
     return found
+
+
+def agree(one: dict[str, bytes], other: dict[str, bytes]) -> None:
+    """Fail if two results of ``records`` differ by more than rounding.
+
+    Other sizes of batches may move the last bits of logits. So classes and counts must be equal, and
+    probabilities and what is computed from them may differ by 1e-4.
+    """
+    import io
+    import json
+
+    assert one.keys() == other.keys()
+    for name, mine in one.items():
+        if name.endswith(".npz"):
+            with np.load(io.BytesIO(mine)) as a, np.load(io.BytesIO(other[name])) as b:
+                assert a.files == b.files, name
+                for array in a.files:
+                    same_arrays(a[array], b[array], f"{name} {array}")
+            continue
+        left, right = json.loads(mine), json.loads(other[name])
+        for record in (left, right):
+            record.pop("predictions", None)  # checksums of the arrays
+        assert left.pop("metrics", {}) == pytest.approx(right.pop("metrics", {}), abs=0.02), name
+        assert left.pop("temperature", None) == pytest.approx(right.pop("temperature", None), rel=1e-3), name
+        assert left == right, name
+
+
+def same_arrays(one: Any, other: Any, name: str) -> None:
+    """Fail if arrays of an evaluation differ: whole numbers at all, others by more than rounding."""
+    if one.dtype.kind != "f":
+        np.testing.assert_array_equal(one, other, err_msg=name)
+    else:
+        apart = 0.02 if one.dtype == np.float16 else 1e-4
+        np.testing.assert_allclose(one, other, rtol=0, atol=apart, err_msg=name)
 
 
 def truncate(file: Path) -> bytes:

@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 
 from bench.records import outcomes, places, store
 from bench.records.types import EvaluationRecord, FitRecord
-from tests.run.conftest import COUNTS, Bench, of_type
+from tests.run.conftest import COUNTS, Bench, of_type, same_arrays
 
 METHODS = ("--methods", "zero-shot,tip-adapter")
 
@@ -64,7 +64,7 @@ def test_logits_are_kept_in_two_processes_and_in_one_pass(
         here, other = store.arrays(path, record), store.arrays(*evaluation(tmp_path / "other", method))
         assert [*here] == [*other] and "logits" in other
         for name, x in here.items():
-            np.testing.assert_array_equal(x, other[name])
+            same_arrays(x, other[name], name)
 
 
 def test_a_run_says_which_records_lack_logits(bench: Bench, tmp_path: Path) -> None:

@@ -14,7 +14,17 @@ from bench import process
 
 # torch's compiler and what it brings, and what tables, figures, other methods and other towers need
 UNWANTED = ("torch._dynamo", "torch._inductor", "triton", "torch.distributed.fsdp")
-UNWANTED += ("sympy", "timm", "pandas", "scipy", "sklearn", "matplotlib", "transformers", "ray")
+UNWANTED += (
+    "sympy",
+    "timm",
+    "pandas",
+    "scipy.stats",
+    "scipy.optimize",
+    "sklearn",
+    "matplotlib",
+    "transformers",
+    "ray",
+)
 RUN = f"""
 import sys
 from bench.cli.app import app
@@ -36,12 +46,18 @@ def _run(code: str, tmp_path: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_loads_neither_the_compiler_nor_other_libraries(images: Path, tmp_path: Path) -> None:
-    arguments = ["run", "--methods", "zero-shot,tip-adapter", "--datasets", str(images), "--shots", "1"]
+@pytest.mark.parametrize(
+    ("methods", "loaded"), [("zero-shot", []), ("zero-shot,tip-adapter", ["scipy.optimize"])]
+)
+def test_a_run_loads_neither_the_compiler_nor_other_libraries(
+    images: Path, tmp_path: Path, methods: str, loaded: list[str]
+) -> None:
+    """Only a fit with validation images loads the part of SciPy that finds its temperature."""
+    arguments = ["run", "--methods", methods, "--datasets", str(images), "--shots", "1"]
     arguments += ["--backbone", "pocket-rn", "--seeds", "1", "--workers", "0", "--jobs", "1"]
     arguments += ["--results", str(tmp_path)]
     said = _run(RUN.format(arguments=arguments), tmp_path)
-    assert said == "loaded [] True (True, False)"
+    assert said == f"loaded {loaded} True (True, False)"
 
 
 @pytest.mark.slow
