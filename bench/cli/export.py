@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import complete, say
 from bench.cli.explain_shared import Cache, DataRoot
+from bench.cli.options import CellPrompts
 from bench.errors import BenchError
 from bench.names import counted
 
@@ -59,13 +60,7 @@ def export(
             autocompletion=complete.backbone,
         ),
     ] = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            help="Prompt set of the cell. Needed where the method was run with several.",
-            autocompletion=complete.prompts,
-        ),
-    ] = None,
+    prompts: CellPrompts = None,
     results: Annotated[
         Path | None, typer.Option(help="Folder of the cell's records (default: results).")
     ] = None,

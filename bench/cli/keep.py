@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import complete, say
 from bench.cli.explain_shared import Cache, DataRoot, Device, Set
+from bench.cli.options import CellPrompts
 from bench.names import PROTOCOLS, RECIPE, counted
 
 
@@ -33,13 +34,7 @@ def keep(
             autocompletion=complete.backbone,
         ),
     ] = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            help="Prompt set of the cell. Needed where the method was run with several.",
-            autocompletion=complete.prompts,
-        ),
-    ] = None,
+    prompts: CellPrompts = None,
     preset: Annotated[
         str | None,
         typer.Option(

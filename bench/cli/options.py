@@ -63,6 +63,13 @@ Backbone = Annotated[
         autocompletion=complete_names.backbone,
     ),
 ]
+CellPrompts = Annotated[
+    str | None,
+    typer.Option(
+        help="Prompt set of the cell. Needed where the method was run with several.",
+        autocompletion=complete_names.prompts,
+    ),
+]
 Prompts = Annotated[
     str | None,
     typer.Option(help="Show only these prompt sets, as in hand,cupl.", autocompletion=complete_names.prompts),
